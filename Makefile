@@ -1,0 +1,93 @@
+# Everything a person types here: make run, make setup, make test, make lint, make bench.
+# A step that is done leaves a stamp, so that a second `make run` starts at once.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PEERS  := .peers
+JOBS   ?= $(shell nproc)
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+KERNELS        := src/oneiros/engine/_kernels.so
+KERNEL_SOURCES := $(wildcard src/oneiros/engine/kernels/*.[ch])
+LINTED         := $(wildcard src tests bench)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run setup dev kernels model test test-long lint format peers bench clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: setup ## set up what is missing and chat with the default model
+	@$(BIN)/oneiros chat
+
+setup: $(STAMPS)/package kernels model ## environment, dependencies, C kernels, default model
+
+dev: setup $(STAMPS)/dev
+
+kernels: $(KERNELS) ## build the C kernels (only what changed)
+
+model: $(STAMPS)/package kernels
+	@$(BIN)/oneiros pull smollm2-135m
+
+test: dev ## the default tests
+	$(BIN)/python -m pytest -q
+
+test-long: dev ## every test: more seeds, more formats, larger models (hours)
+	$(BIN)/python -m pytest -q -m "long or not long"
+
+lint: $(STAMPS)/package $(STAMPS)/dev ## ruff and mypy
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+
+format: $(STAMPS)/dev ## format the Python sources
+	$(BIN)/ruff format $(LINTED)
+	$(BIN)/ruff check --fix $(LINTED)
+
+bench: dev $(PEERS)/stamp ## measure the engine against llama.cpp
+	$(BIN)/python bench/engine.py
+
+peers: $(PEERS)/stamp ## build the engines to compare with, in their own environment (about 7 minutes)
+
+clean: ## remove what was built and installed here (models stay)
+	rm -rf $(VENV) build $(KERNELS)
+
+$(STAMPS)/venv:
+	@PYTHON="$(PYTHON)" sh requirements/make-venv.sh $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runtime: $(STAMPS)/venv requirements/build.txt requirements/runtime.txt
+	@echo "Installing the locked dependencies"
+	@$(PIP) install -r requirements/build.txt -r requirements/runtime.txt
+	@touch $@
+
+$(STAMPS)/package: $(STAMPS)/runtime pyproject.toml
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/runtime requirements/dev.txt
+	@echo "Installing the locked development tools"
+	@$(PIP) install -r requirements/dev.txt
+	@touch $@
+
+# CMake is the one from the environment: bare machines have none, or an old one.
+build/kernels/CMakeCache.txt: CMakeLists.txt $(STAMPS)/runtime
+	@command -v $${CC:-cc} >/dev/null || { \
+	  echo "A C compiler is needed to build the kernels: install gcc (apt install gcc libc6-dev)." >&2; exit 1; }
+	@mkdir -p build
+	@$(BIN)/cmake -S . -B build/kernels -G "Unix Makefiles" -DONEIROS_IN_SOURCE=ON >build/cmake.log 2>&1 \
+	  || { cat build/cmake.log >&2; exit 1; }
+
+$(KERNELS): $(KERNEL_SOURCES) build/kernels/CMakeCache.txt
+	@echo "Building the C kernels"
+	@$(BIN)/cmake --build build/kernels --parallel $(JOBS) -- --no-print-directory -s
+	@touch $@
+
+$(PEERS)/stamp: requirements/peers.txt
+	@PYTHON="$(PYTHON)" sh requirements/make-venv.sh $(PEERS)
+	CMAKE_ARGS="-DGGML_NATIVE=ON" $(PEERS)/bin/python -m pip install --disable-pip-version-check \
+	  --no-binary llama-cpp-python -r requirements/peers.txt
+	@touch $@
