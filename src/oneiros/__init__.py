@@ -1,0 +1,1 @@
+"""Oneiros: an operating system for language models."""

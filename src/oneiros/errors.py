@@ -1,0 +1,53 @@
+"""Every error that Oneiros raises on purpose.
+
+Messages say what is wrong, where, and what to do about it; the command line prints them as they
+are. Programming mistakes keep Python's own exceptions.
+"""
+
+
+class OneirosError(Exception):
+    """Base of all errors that a user can meet and act on."""
+
+
+class ModelFileError(OneirosError):
+    """A parameter file or model folder is missing, truncated, malformed or inconsistent."""
+
+
+class UnsupportedModelError(ModelFileError):
+    """The file is sound, but holds a model that the Oneiros engine does not run."""
+
+
+class TokenizationError(OneirosError):
+    """A text holds something that the model's vocabulary cannot express."""
+
+
+class ModelNotFoundError(OneirosError):
+    """No model of that name is known or installed, and no such path exists."""
+
+
+class DownloadError(OneirosError):
+    """A model could not be fetched from any of its sources."""
+
+
+class HashMismatchError(DownloadError):
+    """Fetched bytes differ from the SHA-256 that the catalog names."""
+
+
+class ContextLengthError(OneirosError):
+    """A prompt does not fit the context."""
+
+
+class NotEnoughMemoryError(OneirosError):
+    """The machine lacks the memory that a model needs."""
+
+
+class InvalidSamplingError(OneirosError):
+    """A sampling option lies outside its range."""
+
+
+class CompressedFileError(OneirosError):
+    """A compressed file is malformed, or was made with another model or kernel."""
+
+
+class KernelError(OneirosError):
+    """The compiled kernels are missing, do not fit this machine, or reported a failure."""

@@ -1,0 +1,1 @@
+"""What a model is: parameter files, tokenizer, chat format, catalog."""

@@ -1,0 +1,57 @@
+"""The parameter file: one of the two files that a language model is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from oneiros.errors import ModelFileError
+from oneiros.model.architecture import Architecture, RopeScaling
+from oneiros.model.gguf import read_gguf
+from oneiros.model.gguf_architecture import gguf_architecture
+from oneiros.model.tensor import Tensor
+
+__all__ = ["Architecture", "Parameters", "RopeScaling", "Tensor", "open_parameters"]
+
+_HASH_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """A memory-mapped, read-only view of a model's parameters.
+
+    Tensors carry GGUF's names whatever the file: token_embd.weight, blk.N.attn_q.weight and so
+    on. All that the architecture needs are there, with the shapes that it implies.
+    """
+
+    path: Path  # the GGUF file or the folder
+    architecture: Architecture
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, object]  # GGUF key/values; for a folder its config.json
+    file_bytes: int  # of all source files
+    source_files: tuple[Path, ...]  # the GGUF file; or a folder's shards in order and config.json
+
+    def sha256(self) -> str:
+        """SHA-256 of the source files' bytes, one after the other, in hexadecimal."""
+        digest = hashlib.sha256()
+        for path in self.source_files:
+            with path.open("rb") as file:
+                while piece := file.read(_HASH_PIECE):
+                    digest.update(piece)
+        return digest.hexdigest()
+
+
+def open_parameters(path: Path) -> Parameters:
+    """Open a GGUF file or a Hugging Face folder (config.json and safetensors).
+
+    Raises:
+        ModelFileError: the path is not there, or the file is damaged or inconsistent.
+        UnsupportedModelError: the file is sound, and the engine does not run its network.
+    """
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such file or folder.")
+    file = read_gguf(path)
+    architecture = gguf_architecture(file)
+    return Parameters(path, architecture, file.tensors, file.metadata, file.file_bytes, (path,))

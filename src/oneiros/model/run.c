@@ -1,0 +1,838 @@
+/* run.c: a language model is two files, its parameters and the code that runs them. This is the code.
+ *
+ *     gcc -O3 -march=native run.c -o run -lm        (add -fopenmp to use every core)
+ *     ./run model.bin "Why is the sky blue?"        answers as the assistant
+ *     ./run model.bin -c "Once upon a time"         continues the text
+ *
+ * model.bin is written by `oneiros export MODEL DIR`; oneiros/model/export.py documents its layout.
+ * The network is a Llama (Touvron et al. 2023) or a Qwen2/Qwen3: a decoder-only transformer with RMS
+ * normalisation, rotary positions, grouped-query attention and a gated feed-forward layer.
+ *
+ * Numbers: weights are dequantised to float32 row by row. As in Oneiros' own engine, the input of a
+ * product with a quantised matrix is first rounded to 8 bits per block of 32, and cached keys and
+ * values to FP16, so that both programs write the same greedy text. With -f nothing is rounded.
+ *
+ * Limits: one prompt, greedy decoding, little-endian machines; text is not Unicode-normalised. */
+#define _POSIX_C_SOURCE 200809L
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef _OPENMP
+#define PARALLEL _Pragma("omp parallel for schedule(static)")
+#else
+#define PARALLEL
+#endif
+
+/* ---- the parameters -------------------------------------------------------------------------- */
+
+typedef struct {                /* the first bytes of model.bin */
+    char magic[8];              /* "ONEIROS" and a zero */
+    int32_t version;
+    int32_t layers;
+    int32_t width;              /* features of the residual stream */
+    int32_t heads;              /* query heads */
+    int32_t kv_heads;           /* key/value heads; each serves heads / kv_heads query heads */
+    int32_t head_dim;           /* features of one head */
+    int32_t ffn_width;          /* features inside the feed-forward layer */
+    int32_t vocabulary;
+    int32_t context;            /* positions the model was trained for */
+    int32_t rope_dim;           /* features of a head that rotate */
+    int32_t rope_interleaved;   /* pairs are (2i, 2i + 1), else (i, i + rope_dim / 2) */
+    float rms_epsilon;
+    int32_t splitter;           /* how text is cut before merging: see piece_end */
+    int32_t characters;         /* merging starts from characters (SentencePiece), else from bytes */
+    int32_t space_prefix;       /* a space is put before the text (SentencePiece) */
+    int32_t whole_words;        /* a piece that is in the vocabulary needs no merging (Llama 3) */
+    int32_t bos;                /* token that starts every text, -1: none */
+    int32_t prefix, suffix;     /* tokens of a chat before and after what the user says */
+    int32_t stops;              /* tokens that end a reply */
+    int32_t ranges, merges;     /* entries of the two tables below */
+    int32_t pieces;             /* vocabulary that text may become (the rest is added vocabulary) */
+} Header;
+
+enum { F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14, BF16 = 30 };
+
+typedef struct {
+    int type, rows, columns;    /* rows = 0: the model has no such matrix */
+    const uint8_t *data;        /* (rows, columns), each row a sequence of blocks of this type */
+} Matrix;
+
+typedef struct {
+    Matrix attention_norm;              /* (1, width) */
+    Matrix query, key, value;           /* (heads * head_dim, width), 2 x (kv_heads * head_dim, width) */
+    Matrix query_bias, key_bias, value_bias;    /* one row each; Qwen2 only */
+    Matrix query_norm, key_norm;        /* (1, head_dim); Qwen3 only */
+    Matrix attention_output;            /* (width, heads * head_dim) */
+    Matrix ffn_norm;                    /* (1, width) */
+    Matrix gate, up;                    /* 2 x (ffn_width, width) */
+    Matrix down;                        /* (width, ffn_width) */
+} Layer;
+
+typedef struct {
+    uint32_t first, last;       /* code points */
+    uint32_t class;             /* LETTER, NUMBER or SPACE */
+} Range;
+
+typedef struct {
+    int32_t left, right;        /* two neighbouring tokens ... */
+    int32_t rank;               /* ... merge before all pairs of a higher rank ... */
+    int32_t result;             /* ... into this one */
+} Merge;
+
+typedef struct {
+    const int32_t *bytes;       /* (256) the token of each byte, -1: none */
+    const Range *ranges;        /* sorted by code point */
+    const Merge *merges;        /* sorted by (left, right) */
+    const int32_t *sorted;      /* (pieces) tokens in the order of their bytes */
+    const uint32_t *offsets;    /* (vocabulary + 1) token i is text[offsets[i] .. offsets[i + 1]) */
+    const char *text;
+} Vocabulary;
+
+typedef struct {
+    Header h;
+    const double *frequencies;  /* (rope_dim / 2) radians per position: base^(-2i / rope_dim), scaled */
+    const int32_t *prefix, *suffix, *stops;
+    Vocabulary words;
+    Matrix embedding;           /* (vocabulary, width) */
+    Matrix output_norm;         /* (1, width) */
+    Matrix output;              /* (vocabulary, width); the embedding again where the model ties them */
+    Layer *layer;               /* (layers) */
+} Model;
+
+enum { BATCH = 64 };            /* tokens that pass through the network together */
+
+typedef struct {
+    bool exact;                 /* -f: round neither activations nor the cache */
+    int capacity;               /* positions in the cache */
+    float *keys, *values;       /* (layers, capacity, kv_heads, head_dim) */
+    float *x;                   /* (BATCH, width) the residual stream */
+    float *norm;                /* (BATCH, width) its normalised copy */
+    float *q;                   /* (BATCH, heads, head_dim) */
+    float *k, *v;               /* (BATCH, kv_heads, head_dim) */
+    float *mixed;               /* (BATCH, heads, head_dim) values, averaged by attention */
+    float *scores;              /* (BATCH, heads, capacity) */
+    float *gate, *up;           /* (BATCH, ffn_width) */
+    float *delta;               /* (BATCH, width) what a layer adds to the residual stream */
+    float *rounded;             /* (BATCH, most columns of a matrix) */
+    float *logits;              /* (BATCH, vocabulary) */
+} State;
+
+static _Noreturn void die(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("run: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(1);
+}
+
+static void *allocate(size_t count, size_t size)
+{
+    void *memory = calloc(count ? count : 1, size);
+    if (!memory) die("not enough memory for %zu x %zu bytes", count, size);
+    return memory;
+}
+
+/* ---- opening the parameter file -------------------------------------------------------------- */
+
+typedef struct { const uint8_t *start; size_t size, at; } File;
+
+static const void *take(File *f, size_t count, size_t size)
+{
+    if (count > (f->size - f->at) / size) die("the parameter file is truncated: export it again");
+    const void *taken = f->start + f->at;
+    f->at += count * size;
+    return taken;
+}
+
+static size_t row_bytes(int type, int columns)
+{
+    size_t n = columns;
+    switch (type) {
+    case F32:  return n * 4;
+    case F16:  return n * 2;
+    case BF16: return n * 2;
+    case Q4_0: return n / 32 * 18;
+    case Q4_1: return n / 32 * 20;
+    case Q5_0: return n / 32 * 22;
+    case Q5_1: return n / 32 * 24;
+    case Q8_0: return n / 32 * 34;
+    case Q4_K: return n / 256 * 144;
+    case Q5_K: return n / 256 * 176;
+    case Q6_K: return n / 256 * 210;
+    default:   die("unknown matrix type %d", type);
+    }
+}
+
+static Matrix take_matrix(File *f)
+{
+    const int32_t *shape = take(f, 4, sizeof *shape);       /* type, rows, columns, zero */
+    const uint64_t *offset = take(f, 1, sizeof *offset);    /* from the start of the file */
+    Matrix m = {shape[0], shape[1], shape[2], f->start + *offset};
+    if (*offset > f->size || m.rows * row_bytes(m.type, m.columns) > f->size - *offset)
+        die("the parameter file is truncated: export it again");
+    return m;
+}
+
+static Model open_model(const char *path)
+{
+    int descriptor = open(path, O_RDONLY);
+    struct stat status;
+    if (descriptor < 0 || fstat(descriptor, &status) < 0) die("%s: %s", path, strerror(errno));
+    File f = {.size = (size_t)status.st_size};
+    f.start = mmap(NULL, f.size ? f.size : 1, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (f.start == MAP_FAILED) die("%s: %s", path, strerror(errno));
+    close(descriptor);
+
+    Model m;
+    memcpy(&m.h, take(&f, 1, sizeof m.h), sizeof m.h);
+    if (memcmp(m.h.magic, "ONEIROS", 8) || m.h.version != 1) die("%s: not written by this version of oneiros export", path);
+    m.frequencies = take(&f, m.h.rope_dim / 2, sizeof(double));
+    m.prefix = take(&f, m.h.prefix, sizeof(int32_t));
+    m.suffix = take(&f, m.h.suffix, sizeof(int32_t));
+    m.stops = take(&f, m.h.stops, sizeof(int32_t));
+    m.words.bytes = take(&f, 256, sizeof(int32_t));
+    m.words.ranges = take(&f, m.h.ranges, sizeof(Range));
+    m.words.merges = take(&f, m.h.merges, sizeof(Merge));
+    m.words.sorted = take(&f, m.h.pieces, sizeof(int32_t));
+    m.words.offsets = take(&f, m.h.vocabulary + 1, sizeof(uint32_t));
+    m.words.text = take(&f, m.words.offsets[m.h.vocabulary], 1);
+    f.at = (f.at + 7) / 8 * 8;
+    m.embedding = take_matrix(&f);
+    m.output_norm = take_matrix(&f);
+    m.output = take_matrix(&f);
+    if (!m.output.rows) m.output = m.embedding;
+    m.layer = allocate(m.h.layers, sizeof(Layer));
+    for (Layer *l = m.layer; l < m.layer + m.h.layers; l++) {
+        l->attention_norm = take_matrix(&f);
+        l->query = take_matrix(&f), l->key = take_matrix(&f), l->value = take_matrix(&f);
+        l->query_bias = take_matrix(&f), l->key_bias = take_matrix(&f), l->value_bias = take_matrix(&f);
+        l->query_norm = take_matrix(&f), l->key_norm = take_matrix(&f);
+        l->attention_output = take_matrix(&f);
+        l->ffn_norm = take_matrix(&f);
+        l->gate = take_matrix(&f), l->up = take_matrix(&f), l->down = take_matrix(&f);
+    }
+    return m;
+}
+
+static State new_state(const Model *m, int capacity, bool exact)
+{
+    const Header *h = &m->h;
+    size_t heads = (size_t)h->heads * h->head_dim, kv_heads = (size_t)h->kv_heads * h->head_dim;
+    size_t widest = heads > (size_t)h->ffn_width ? heads : (size_t)h->ffn_width;
+    if (widest < (size_t)h->width) widest = h->width;
+    return (State){
+        .exact = exact,
+        .capacity = capacity,
+        .keys = allocate(h->layers * (size_t)capacity * kv_heads, sizeof(float)),
+        .values = allocate(h->layers * (size_t)capacity * kv_heads, sizeof(float)),
+        .x = allocate(BATCH * (size_t)h->width, sizeof(float)),
+        .norm = allocate(BATCH * (size_t)h->width, sizeof(float)),
+        .q = allocate(BATCH * heads, sizeof(float)),
+        .k = allocate(BATCH * kv_heads, sizeof(float)),
+        .v = allocate(BATCH * kv_heads, sizeof(float)),
+        .mixed = allocate(BATCH * heads, sizeof(float)),
+        .scores = allocate(BATCH * (size_t)h->heads * capacity, sizeof(float)),
+        .gate = allocate(BATCH * (size_t)h->ffn_width, sizeof(float)),
+        .up = allocate(BATCH * (size_t)h->ffn_width, sizeof(float)),
+        .delta = allocate(BATCH * (size_t)h->width, sizeof(float)),
+        .rounded = allocate(BATCH * widest, sizeof(float)),
+        .logits = allocate(BATCH * (size_t)h->vocabulary, sizeof(float)),
+    };
+}
+
+/* ---- numbers: how weights are stored, how activations are rounded ----------------------------- */
+
+static float float_of_bits(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static float half(const uint8_t *p)     /* FP16: 1 sign, 5 exponent and 10 fraction bits */
+{
+    uint32_t bits = p[0] | p[1] << 8, sign = (bits & 0x8000u) << 16, rest = bits & 0x7fffu;
+    if (rest >= 0x7c00) return float_of_bits(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
+    if (rest < 0x0400) return (sign ? -1.0f : 1.0f) * (float)rest * 0x1p-24f;
+    return float_of_bits(sign | ((rest << 13) + 0x38000000u));
+}
+
+static float round_to_half(float x)     /* to nearest, ties to even */
+{
+    if (fabsf(x) < 0x1p-14f) return copysignf((fabsf(x) + 0.5f) - 0.5f, x);     /* steps of 2^-24 */
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits += 0xfff + (bits >> 13 & 1);
+    return float_of_bits(bits & ~0x1fffu);
+}
+
+static void round_to_int8(const float *x, float *rounded, size_t count)
+{
+    for (size_t block = 0; block < count; block += 32) {
+        float largest = 0;
+        for (int i = 0; i < 32; i++) largest = fmaxf(largest, fabsf(x[block + i]));
+        float step = largest / 127, inverse = largest > 0 ? 127 / largest : 0;
+        for (int i = 0; i < 32; i++) rounded[block + i] = nearbyintf(x[block + i] * inverse) * step;
+    }
+}
+
+/* The 6-bit scale (which = 0) or minimum (which = 1) of sub-block j of a Q4_K or Q5_K block. */
+static int scale6(const uint8_t *packed, int j, int which)
+{
+    if (j < 4) return packed[j + 4 * which] & 63;
+    return (packed[j + 4] >> 4 * which & 15) | packed[j - 4 + 4 * which] >> 6 << 4;
+}
+
+/* Blocks as GGUF stores them. `w` has room for `columns` weights. */
+static void dequantise_row(const Matrix *m, int row, float *w)
+{
+    size_t bytes = row_bytes(m->type, m->columns);
+    const uint8_t *p = m->data + row * bytes, *end = p + bytes;
+    switch (m->type) {
+    case F32:
+        memcpy(w, p, bytes);
+        break;
+    case F16:
+        for (; p < end; p += 2) *w++ = half(p);
+        break;
+    case BF16:
+        for (; p < end; p += 2) *w++ = float_of_bits((uint32_t)p[0] << 16 | (uint32_t)p[1] << 24);
+        break;
+    case Q8_0:                          /* scale, 32 signed bytes */
+        for (; p < end; p += 34, w += 32) {
+            float scale = half(p);
+            for (int i = 0; i < 32; i++) w[i] = scale * (int8_t)p[2 + i];
+        }
+        break;
+    case Q4_0:                          /* scale, 32 nibbles: low ones are weights 0 to 15 */
+        for (; p < end; p += 18, w += 32) {
+            float scale = half(p);
+            for (int i = 0; i < 16; i++) {
+                w[i] = scale * ((p[2 + i] & 15) - 8);
+                w[i + 16] = scale * ((p[2 + i] >> 4) - 8);
+            }
+        }
+        break;
+    case Q4_1:                          /* scale, minimum, 32 nibbles */
+        for (; p < end; p += 20, w += 32) {
+            float scale = half(p), minimum = half(p + 2);
+            for (int i = 0; i < 16; i++) {
+                w[i] = scale * (p[4 + i] & 15) + minimum;
+                w[i + 16] = scale * (p[4 + i] >> 4) + minimum;
+            }
+        }
+        break;
+    case Q5_0: case Q5_1:               /* scale, minimum (Q5_1), 32 fifth bits, 32 nibbles */
+        while (p < end) {
+            float scale = half(p), minimum = m->type == Q5_1 ? half(p + 2) : -16 * scale;
+            p += m->type == Q5_1 ? 4 : 2;
+            for (int i = 0; i < 16; i++) {
+                w[i] = scale * ((p[4 + i] & 15) | (p[i / 8] >> i % 8 & 1) << 4) + minimum;
+                w[i + 16] = scale * (p[4 + i] >> 4 | (p[2 + i / 8] >> i % 8 & 1) << 4) + minimum;
+            }
+            p += 20, w += 32;
+        }
+        break;
+    case Q4_K: case Q5_K:               /* two scales, 8 x (6-bit scale, minimum), fifth bits (Q5_K), nibbles */
+        for (; p < end; p += m->type == Q4_K ? 144 : 176) {
+            const uint8_t *fifth = p + 16, *nibbles = m->type == Q4_K ? p + 16 : p + 48;
+            for (int j = 0; j < 8; j++) {
+                float scale = half(p) * scale6(p + 4, j, 0), minimum = half(p + 2) * scale6(p + 4, j, 1);
+                for (int i = 0; i < 32; i++) {
+                    int q = nibbles[j / 2 * 32 + i] >> j % 2 * 4 & 15;
+                    if (m->type == Q5_K) q |= (fifth[i] >> j & 1) << 4;
+                    *w++ = scale * q - minimum;
+                }
+            }
+        }
+        break;
+    case Q6_K:                          /* 256 nibbles, 256 bit pairs above them, 16 scales, one over all */
+        for (; p < end; p += 210) {
+            float scale = half(p + 208);
+            for (int i = 0; i < 256; i++) {
+                int part = i / 128, quarter = i / 32 % 4;
+                int low = p[part * 64 + quarter % 2 * 32 + i % 32] >> quarter / 2 * 4 & 15;
+                int high = p[128 + part * 32 + i % 32] >> 2 * quarter & 3;
+                *w++ = scale * (int8_t)p[192 + i / 16] * ((low | high << 4) - 32);
+            }
+        }
+        break;
+    }
+}
+
+/* ---- the network ------------------------------------------------------------------------------ */
+
+static float dot(const float *a, const float *b, int n)
+{
+    enum { LANES = 32 };                /* independent sums, which a compiler turns into vectors */
+    float sums[LANES] = {0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) sums[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) sums[i % LANES] += a[i] * b[i];
+    for (int step = LANES / 2; step; step /= 2)
+        for (int j = 0; j < step; j++) sums[j] += sums[j + step];
+    return sums[0];
+}
+
+/* y = x w^T: x is (count, columns of w), y is (count, rows of w). Each row is dequantised once. */
+static void multiply(State *s, float *y, const float *x, const Matrix *w, int count)
+{
+    bool quantised = w->type != F32 && w->type != F16 && w->type != BF16;
+    if (quantised && !s->exact) {
+        round_to_int8(x, s->rounded, (size_t)count * w->columns);
+        x = s->rounded;
+    }
+    PARALLEL
+    for (int row = 0; row < w->rows; row++) {
+        float weights[w->columns];
+        dequantise_row(w, row, weights);
+        for (int t = 0; t < count; t++)
+            y[(size_t)t * w->rows + row] = dot(weights, x + (size_t)t * w->columns, w->columns);
+    }
+}
+
+/* y = x / sqrt(mean(x^2) + epsilon) * gain, for each of `count` rows (Zhang & Sennrich 2019). */
+static void rms_norm(float *y, const float *x, const Matrix *gain, int count, float epsilon)
+{
+    int n = gain->columns;
+    float gains[n];
+    dequantise_row(gain, 0, gains);
+    for (int t = 0; t < count; t++, x += n, y += n) {
+        double squares = 0;
+        for (int i = 0; i < n; i++) squares += (double)x[i] * x[i];
+        float scale = (float)(1 / sqrt(squares / n + epsilon));
+        for (int i = 0; i < n; i++) y[i] = x[i] * scale * gains[i];
+    }
+}
+
+static void add_bias(float *y, const Matrix *bias, int count)
+{
+    if (!bias->rows) return;
+    float values[bias->columns];
+    dequantise_row(bias, 0, values);
+    for (int t = 0; t < count; t++)
+        for (int i = 0; i < bias->columns; i++) *y++ += values[i];
+}
+
+/* Rotates each pair of a head's features by position * frequency (Su et al. 2021). x is (count, heads, head_dim). */
+static void rotate(const Model *m, float *x, int heads, int position, int count)
+{
+    int pairs = m->h.rope_dim / 2;
+    int stride = m->h.rope_interleaved ? 2 : 1, partner = m->h.rope_interleaved ? 1 : pairs;
+    for (int t = 0; t < count; t++) {
+        float cosine[pairs], sine[pairs];
+        for (int i = 0; i < pairs; i++) {
+            cosine[i] = (float)cos((position + t) * m->frequencies[i]);
+            sine[i] = (float)sin((position + t) * m->frequencies[i]);
+        }
+        for (int head = 0; head < heads; head++, x += m->h.head_dim)
+            for (int i = 0; i < pairs; i++) {
+                float *a = x + stride * i, *b = a + partner, a0 = *a, b0 = *b;
+                *a = a0 * cosine[i] - b0 * sine[i];
+                *b = a0 * sine[i] + b0 * cosine[i];
+            }
+    }
+}
+
+static void softmax(float *x, int n)
+{
+    float largest = x[0], sum = 0;
+    for (int i = 1; i < n; i++) largest = fmaxf(largest, x[i]);
+    for (int i = 0; i < n; i++) sum += x[i] = expf(x[i] - largest);
+    for (int i = 0; i < n; i++) x[i] /= sum;
+}
+
+/* mixed = softmax(q k^T / sqrt(head_dim)) v over all positions up to each token's own. */
+static void attend(const Model *m, State *s, const float *keys, const float *values, int position, int count)
+{
+    const Header *h = &m->h;
+    int dim = h->head_dim, stride = h->kv_heads * dim;
+    PARALLEL
+    for (int job = 0; job < count * h->heads; job++) {
+        int t = job / h->heads, head = job % h->heads, visible = position + t + 1;
+        int offset = head / (h->heads / h->kv_heads) * dim;
+        float *scores = s->scores + (size_t)job * s->capacity;
+        float *mixed = s->mixed + (size_t)job * dim;
+        for (int i = 0; i < visible; i++)
+            scores[i] = dot(s->q + (size_t)job * dim, keys + (size_t)i * stride + offset, dim) / sqrtf((float)dim);
+        softmax(scores, visible);
+        memset(mixed, 0, dim * sizeof *mixed);
+        for (int i = 0; i < visible; i++)
+            for (int j = 0; j < dim; j++) mixed[j] += scores[i] * values[(size_t)i * stride + offset + j];
+    }
+}
+
+static void remember(const State *s, float *cache, const float *x, size_t count)
+{
+    for (size_t i = 0; i < count; i++) cache[i] = s->exact ? x[i] : round_to_half(x[i]);
+}
+
+static void add(float *x, const float *delta, size_t count)
+{
+    for (size_t i = 0; i < count; i++) x[i] += delta[i];
+}
+
+/* The forward pass of `count` tokens (at most BATCH) that stand at `position` and after it.
+ * Returns the logits of all of them, (count, vocabulary), or with `last` of the last one alone. */
+static const float *forward(const Model *m, State *s, const int *tokens, int count, int position, bool last)
+{
+    const Header *h = &m->h;
+    int width = h->width, kv_width = h->kv_heads * h->head_dim;
+    for (int t = 0; t < count; t++) dequantise_row(&m->embedding, tokens[t], s->x + (size_t)t * width);
+
+    for (int layer = 0; layer < h->layers; layer++) {
+        const Layer *l = m->layer + layer;
+        float *keys = s->keys + (size_t)layer * s->capacity * kv_width;
+        float *values = s->values + (size_t)layer * s->capacity * kv_width;
+
+        rms_norm(s->norm, s->x, &l->attention_norm, count, h->rms_epsilon);
+        multiply(s, s->q, s->norm, &l->query, count);
+        multiply(s, s->k, s->norm, &l->key, count);
+        multiply(s, s->v, s->norm, &l->value, count);
+        add_bias(s->q, &l->query_bias, count);
+        add_bias(s->k, &l->key_bias, count);
+        add_bias(s->v, &l->value_bias, count);
+        if (l->query_norm.rows) rms_norm(s->q, s->q, &l->query_norm, count * h->heads, h->rms_epsilon);
+        if (l->key_norm.rows) rms_norm(s->k, s->k, &l->key_norm, count * h->kv_heads, h->rms_epsilon);
+        rotate(m, s->q, h->heads, position, count);
+        rotate(m, s->k, h->kv_heads, position, count);
+        remember(s, keys + (size_t)position * kv_width, s->k, (size_t)count * kv_width);
+        remember(s, values + (size_t)position * kv_width, s->v, (size_t)count * kv_width);
+        attend(m, s, keys, values, position, count);
+        multiply(s, s->delta, s->mixed, &l->attention_output, count);
+        add(s->x, s->delta, (size_t)count * width);
+
+        rms_norm(s->norm, s->x, &l->ffn_norm, count, h->rms_epsilon);
+        multiply(s, s->gate, s->norm, &l->gate, count);
+        multiply(s, s->up, s->norm, &l->up, count);
+        for (size_t i = 0; i < (size_t)count * h->ffn_width; i++)       /* SwiGLU (Shazeer 2020) */
+            s->gate[i] *= s->up[i] / (1 + expf(-s->gate[i]));
+        multiply(s, s->delta, s->gate, &l->down, count);
+        add(s->x, s->delta, (size_t)count * width);
+    }
+
+    int first = last ? count - 1 : 0;
+    rms_norm(s->norm, s->x + (size_t)first * width, &m->output_norm, count - first, h->rms_epsilon);
+    multiply(s, s->logits, s->norm, &m->output, count - first);
+    return s->logits;
+}
+
+/* ---- text to tokens --------------------------------------------------------------------------- */
+
+enum { OTHER = 0, LETTER = 1, NUMBER = 2, SPACE = 3 };
+enum { WHOLE = 0, GPT2 = 1, SMOLLM = 2, LLAMA3 = 3, QWEN2 = 4 };    /* Header.splitter */
+
+typedef struct {
+    int count;                  /* characters; a byte that is not UTF-8 counts as one */
+    int *start;                 /* (count + 1) where each begins in the text */
+    uint32_t *code;             /* (count + 1) code points, then 0 */
+    uint8_t *class;             /* (count + 1) OTHER, LETTER, NUMBER or SPACE; the last is OTHER */
+} Characters;
+
+static int compare_range(const void *code, const void *range)
+{
+    uint32_t c = *(const uint32_t *)code;
+    const Range *r = range;
+    return c < r->first ? -1 : c > r->last;
+}
+
+static int decode_character(const uint8_t *s, int left, uint32_t *code)
+{
+    int length = s[0] < 0x80 ? 1 : s[0] >> 5 == 6 ? 2 : s[0] >> 4 == 14 ? 3 : s[0] >> 3 == 30 ? 4 : 0;
+    *code = length < 2 ? s[0] : s[0] & (0x7fu >> length);
+    for (int i = 1; i < length; i++) {
+        if (i >= left || s[i] >> 6 != 2) length = 0;
+        else *code = *code << 6 | (s[i] & 63);
+    }
+    if (!length) *code = 0xfffd;
+    return length ? length : 1;
+}
+
+static Characters read_characters(const Model *m, const char *text, int length)
+{
+    Characters c = {0, allocate(length + 1, sizeof(int)), allocate(length + 1, sizeof(uint32_t)), allocate(length + 1, 1)};
+    for (int at = 0; at < length; c.count++) {
+        uint32_t *code = c.code + c.count;
+        c.start[c.count] = at;
+        at += decode_character((const uint8_t *)text + at, length - at, code);
+        const Range *r = bsearch(code, m->words.ranges, m->h.ranges, sizeof *r, compare_range);
+        c.class[c.count] = r ? r->class : OTHER;
+    }
+    c.start[c.count] = length;
+    return c;
+}
+
+static int run_end(const Characters *c, int i, int class)
+{
+    while (i < c->count && c->class[i] == class) i++;
+    return i;
+}
+
+static bool line_end(uint32_t code) { return code == '\r' || code == '\n'; }
+
+/* Where an apostrophe's 's 't 'm 'd 're 've or 'll ends that begins at i, or i. */
+static int contraction_end(const Characters *c, int i, bool any_case)
+{
+    if (c->code[i] != '\'' || i + 1 >= c->count) return i;
+    uint32_t fold = any_case ? 0x20 : 0, a = c->code[i + 1] | fold, b = i + 2 < c->count ? c->code[i + 2] | fold : 0;
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return i + 2;
+    return ((a == 'r' || a == 'v') && b == 'e') || (a == 'l' && b == 'l') ? i + 3 : i;
+}
+
+/* Where the piece ends that begins at character i. Pieces are tokenised on their own. The rules are those of
+ * GPT-2 (Radford et al. 2019), SmolLM (GPT-2's, after setting each digit apart), Llama 3 and Qwen2. */
+static int piece_end(const Characters *c, int i, int splitter)
+{
+    if (splitter == WHOLE) return c->count;
+    bool classic = splitter == GPT2 || splitter == SMOLLM, space = c->code[i] == ' ';
+    int j = contraction_end(c, i, !classic);
+    if (j > i) return j;
+
+    bool joins = classic ? space : (c->class[i] == OTHER || c->class[i] == SPACE) && !line_end(c->code[i]);
+    if (c->class[i + joins] == LETTER) return run_end(c, i + joins, LETTER);
+
+    if (splitter == GPT2 && c->class[i + space] == NUMBER) return run_end(c, i + space, NUMBER);
+    if (c->class[i] == NUMBER) {
+        int most = splitter == LLAMA3 ? 3 : 1, end = run_end(c, i, NUMBER);
+        return end < i + most ? end : i + most;
+    }
+
+    if (i + space < c->count && c->class[i + space] == OTHER) {
+        j = run_end(c, i + space, OTHER);
+        while (!classic && j < c->count && line_end(c->code[j])) j++;
+        return j;
+    }
+
+    int end = run_end(c, i, SPACE);
+    for (j = end; !classic && j > i; j--)
+        if (line_end(c->code[j - 1])) return j;
+    bool last = end == c->count || (splitter == SMOLLM && c->class[end] == NUMBER);
+    return last || end == i + 1 ? end : end - 1;        /* the next piece keeps its own space */
+}
+
+/* The token whose bytes are exactly these, or -1. */
+static int find_token(const Model *m, const char *bytes, int length)
+{
+    const Vocabulary *w = &m->words;
+    for (int low = 0, high = m->h.pieces; low < high;) {
+        int middle = (low + high) / 2, token = w->sorted[middle], size = w->offsets[token + 1] - w->offsets[token];
+        int order = memcmp(bytes, w->text + w->offsets[token], length < size ? length : size);
+        if (!order) order = length - size;
+        if (!order) return token;
+        if (order < 0) high = middle;
+        else low = middle + 1;
+    }
+    return -1;
+}
+
+static int compare_merge(const void *a, const void *b)
+{
+    const Merge *x = a, *y = b;
+    int left = (x->left > y->left) - (x->left < y->left), right = (x->right > y->right) - (x->right < y->right);
+    return left ? left : right;
+}
+
+/* Byte-pair encoding (Sennrich et al. 2016): merge the neighbours of lowest rank, leftmost first, until none can. */
+static int merge_tokens(const Model *m, int *tokens, int count)
+{
+    const Merge **found = allocate(count, sizeof *found);       /* found[i]: the merge of tokens i and i + 1 */
+    const Merge *all = m->words.merges;
+    for (int i = 0; i + 1 < count; i++)
+        found[i] = bsearch(&(Merge){.left = tokens[i], .right = tokens[i + 1]}, all, m->h.merges, sizeof *all, compare_merge);
+    for (;;) {
+        int best = -1;
+        for (int i = 0; i + 1 < count; i++)
+            if (found[i] && (best < 0 || found[i]->rank < found[best]->rank)) best = i;
+        if (best < 0) break;
+        tokens[best] = found[best]->result;
+        count--;
+        memmove(tokens + best + 1, tokens + best + 2, (count - best - 1) * sizeof *tokens);
+        memmove(found + best + 1, found + best + 2, (count - best - 1) * sizeof *found);
+        for (int i = best ? best - 1 : 0; i <= best && i + 1 < count; i++)
+            found[i] = bsearch(&(Merge){.left = tokens[i], .right = tokens[i + 1]}, all, m->h.merges, sizeof *all, compare_merge);
+    }
+    free(found);
+    return count;
+}
+
+/* Writes the text's tokens, at most one per byte (and one for a space before it), and returns how many. */
+static int encode(const Model *m, const char *text, int *tokens)
+{
+    int length = (int)strlen(text), total = 0;
+    char *copy = allocate(length + 2, 1);
+    if (m->h.space_prefix && length) copy[0] = ' ', length++;
+    strcpy(copy + (m->h.space_prefix && *text), text);
+    Characters c = read_characters(m, copy, length);
+    for (int i = 0, end; i < c.count; i = end) {
+        int *piece = tokens + total, count = 0;
+        end = piece_end(&c, i, m->h.splitter);
+        if (m->h.whole_words && (piece[0] = find_token(m, copy + c.start[i], c.start[end] - c.start[i])) >= 0) {
+            total++;
+            continue;
+        }
+        for (int j = i; j < end; j++) {
+            int size = c.start[j + 1] - c.start[j], token = m->h.characters ? find_token(m, copy + c.start[j], size) : -1;
+            if (token >= 0) piece[count++] = token;
+            else for (int k = 0; k < size; k++) {
+                uint8_t byte = (uint8_t)copy[c.start[j] + k];
+                if ((piece[count++] = m->words.bytes[byte]) < 0) die("the vocabulary has no token for byte 0x%02x", byte);
+            }
+        }
+        total += merge_tokens(m, piece, count);
+    }
+    free(c.start), free(c.code), free(c.class), free(copy);
+    return total;
+}
+
+/* ---- generation ------------------------------------------------------------------------------- */
+
+/* Reads the whole prompt in batches; returns the logits of its last token. */
+static const float *read_prompt(const Model *m, State *s, const int *tokens, int count)
+{
+    const float *logits = NULL;
+    for (int at = 0; at < count; at += BATCH)
+        logits = forward(m, s, tokens + at, count - at < BATCH ? count - at : BATCH, at, true);
+    return logits;
+}
+
+static int most_probable(const float *logits, int count)
+{
+    int best = 0;
+    for (int i = 1; i < count; i++)
+        if (logits[i] > logits[best]) best = i;
+    return best;
+}
+
+static bool is_stop(const Model *m, int token)
+{
+    for (int i = 0; i < m->h.stops; i++)
+        if (m->stops[i] == token) return true;
+    return false;
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void generate(const Model *m, State *s, const int *prompt, int count, int most)
+{
+    double start = seconds(), prompt_end;
+    const float *logits = read_prompt(m, s, prompt, count);
+    int made = 0, token = most_probable(logits, m->h.vocabulary);
+    prompt_end = seconds();
+    while (made < most && !is_stop(m, token)) {
+        fwrite(m->words.text + m->words.offsets[token], 1, m->words.offsets[token + 1] - m->words.offsets[token], stdout);
+        fflush(stdout);
+        if (++made == most) break;
+        token = most_probable(forward(m, s, &token, 1, count + made - 1, true), m->h.vocabulary);
+    }
+    putchar('\n');
+    fprintf(stderr, "prompt: %d tokens, %.1f/s; reply: %d tokens, %.1f/s\n", count, count / (prompt_end - start),
+            made, made / (seconds() - prompt_end));
+}
+
+/* Writes the logits of every position, float32 (count, vocabulary), for tests. */
+static void write_logits(const Model *m, State *s, const int *tokens, int count, const char *path)
+{
+    FILE *file = fopen(path, "wb");
+    if (!file) die("%s: %s", path, strerror(errno));
+    for (int at = 0; at < count; at += BATCH) {
+        int n = count - at < BATCH ? count - at : BATCH;
+        const float *logits = forward(m, s, tokens + at, n, at, false);
+        if (fwrite(logits, sizeof *logits * m->h.vocabulary, n, file) != (size_t)n) die("%s: %s", path, strerror(errno));
+    }
+    if (fclose(file)) die("%s: %s", path, strerror(errno));
+}
+
+static char *read_input(void)
+{
+    size_t size = 0, room = 1 << 16;
+    char *text = allocate(room, 1);
+    while ((size += fread(text + size, 1, room - size - 1, stdin)) == room - 1)
+        if (!(text = realloc(text, room *= 2))) die("not enough memory for the input");
+    text[size] = 0;
+    return text;
+}
+
+static int read_ids(const Model *m, const char *text, int *tokens)
+{
+    int count = 0;
+    for (char *end; *(text += strspn(text, " \t\r\n")); text = end) {
+        long token = strtol(text, &end, 10);
+        if (end == text || token < 0 || token >= m->h.vocabulary) die("not a token id: %.20s", text);
+        tokens[count++] = (int)token;
+    }
+    return count;
+}
+
+static const char usage[] =
+    "usage: run model.bin [options] [text]      (text is read from standard input if it is not given)\n"
+    "  -c        continue the text (otherwise: answer it as the assistant)\n"
+    "  -n COUNT  write at most so many tokens (256)\n"
+    "  -f        exact float32: round neither activations nor the cache\n"
+    "  -t        print the token ids of the prompt and stop\n"
+    "  -l FILE   text is token ids; write the logits of every position to FILE and stop\n";
+
+int main(int argc, char **argv)
+{
+    bool complete = false, exact = false, print_ids = false;
+    const char *logits_path = NULL;
+    int most = 256;
+    if (argc < 2 || argv[1][0] == '-') die("no parameter file\n%s", usage);
+    optind = 2;
+    for (int option; (option = getopt(argc, argv, "cn:ftl:")) != -1;) {
+        switch (option) {
+        case 'c': complete = true; break;
+        case 'n': most = atoi(optarg); break;
+        case 'f': exact = true; break;
+        case 't': print_ids = true; break;
+        case 'l': logits_path = optarg; break;
+        default: die("bad option\n%s", usage);
+        }
+    }
+    Model m = open_model(argv[1]);
+    const char *text = optind < argc ? argv[optind] : read_input();
+    int *tokens = allocate(strlen(text) + m.h.prefix + m.h.suffix + 2, sizeof(int)), count = 0;
+
+    if (logits_path) count = read_ids(&m, text, tokens), most = 0;
+    else if (complete) {
+        if (m.h.bos >= 0) tokens[count++] = m.h.bos;
+        count += encode(&m, text, tokens + count);
+    } else {
+        if (!m.h.prefix && !m.h.suffix) die("this model has no chat format: use -c to continue a text");
+        for (int i = 0; i < m.h.prefix; i++) tokens[count++] = m.prefix[i];
+        count += encode(&m, text, tokens + count);
+        for (int i = 0; i < m.h.suffix; i++) tokens[count++] = m.suffix[i];
+    }
+    if (print_ids) {
+        for (int i = 0; i < count; i++) printf(i ? " %d" : "%d", tokens[i]);
+        putchar('\n');
+        return 0;
+    }
+    if (!count) die("the prompt is empty");
+    if (count > m.h.context) die("the prompt is %d tokens long, %d more than the model's context", count, count - m.h.context);
+    if (most < 0 || most > m.h.context - count) most = m.h.context - count;
+
+    State s = new_state(&m, count + most, exact);
+    if (logits_path) write_logits(&m, &s, tokens, count, logits_path);
+    else generate(&m, &s, tokens, count, most);
+    return 0;
+}
