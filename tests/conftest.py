@@ -1,0 +1,31 @@
+"""What every test may ask for: the default model and the data folder. What is missing fails."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from oneiros.model import catalog
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def project_folder() -> Path:
+    """The root of the source tree."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def default_model_path() -> Path:
+    """The default model's GGUF file, which `make setup` fetches."""
+    return catalog.resolve(catalog.DEFAULT_MODEL)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real data to test on: `ONEIROS_DATA`, or ../shared/data."""
+    folder = Path(os.environ.get("ONEIROS_DATA", PROJECT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.fail(f"no data folder at {folder}: set ONEIROS_DATA")
+    return folder
