@@ -1,0 +1,1 @@
+"""Lossless compression: whatever predicts well also compresses well."""
