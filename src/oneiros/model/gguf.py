@@ -83,6 +83,7 @@ class GGUFArray:
     item_type: GGUFType
     count: int
     offset: int  # byte in the file where the first element starts
+    end: int  # byte after the last element
     _source: _Source
 
     def __len__(self) -> int:
@@ -90,6 +91,10 @@ class GGUFArray:
 
     def __iter__(self) -> Iterator[object]:
         return iter(self.values())
+
+    def stored(self) -> bytes:
+        """The elements as they stand in the file, for copying."""
+        return self._source.mapping[self.offset : self.end]
 
     def values(self) -> list[object]:
         """The elements: ints, floats, bools, strings or `GGUFArray`s.
@@ -284,7 +289,7 @@ class _Cursor:
                 self.array(depth + 1)
         else:
             self.take(count * _LEAST_BYTES[kind])
-        return GGUFArray(kind, count, first, self.source)
+        return GGUFArray(kind, count, first, self.position, self.source)
 
     def skip_strings(self, count: int) -> None:
         # The hot loop of opening a file: 300,000 strings for a vocabulary of 150,000.

@@ -1,10 +1,6 @@
-"""Which network a GGUF file holds, from its metadata."""
+"""Which network a GGUF file holds, from its metadata; and the metadata that says so."""
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
-from typing import NoReturn
 
 from oneiros.errors import ModelFileError, UnsupportedModelError
 from oneiros.model.architecture import (
@@ -17,27 +13,27 @@ from oneiros.model.architecture import (
     check_tensors,
 )
 from oneiros.model.gguf import GGUFArray, GGUFFile
+from oneiros.model.hyperparameters import Hyperparameters
 
-_LARGEST_DIMENSION = 1 << 31
 
-
-def gguf_architecture(file: GGUFFile) -> Architecture:
+def architecture_from_gguf(file: GGUFFile) -> Architecture:
     """The hyper-parameters of a GGUF file, checked against its tensors.
 
     Raises:
         ModelFileError: a key is missing, has the wrong type or contradicts the tensors.
         UnsupportedModelError: the network is not one that the engine runs.
     """
-    name = _Keys(file, "").text("general.architecture")
+    where = file.path.name
+    name = Hyperparameters(where, file.metadata, "", file.offsets).text("general.architecture")
     if name not in SUPPORTED:
         raise UnsupportedModelError(
-            f'{file.path.name}: architecture "{name}" is not run by the Oneiros engine '
+            f'{where}: architecture "{name[:100]}" is not run by the Oneiros engine '
             f"({', '.join(SUPPORTED)} are). " + OTHER_ENGINE
         )
-    keys = _Keys(file, name + ".")
-    _refuse_variants(keys)
+    keys = Hyperparameters(where, _without_layer_arrays(file), name + ".", file.offsets)
+    _refuse_variants(file, keys)
     width, heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
-    head_dim = keys.integer("attention.key_length", width // heads)
+    head_dim = keys.integer("attention.key_length", max(1, width // heads))
     if keys.integer("attention.value_length", head_dim) != head_dim:
         keys.unsupported("attention.value_length", "differs from the key length")
     window = keys.integer("attention.sliding_window", 0, least=0) or None
@@ -62,17 +58,56 @@ def gguf_architecture(file: GGUFFile) -> Architecture:
         attention_bias=name == "qwen2" or "blk.0.attn_q.bias" in file.tensors,
         sliding_window=window,
     )
-    check_architecture(architecture, file.path.name)
-    check_tensors(architecture, file.tensors, file.path.name)
+    check_architecture(architecture, where)
+    check_tensors(architecture, file.tensors, where)
     return architecture
 
 
-def _refuse_variants(keys: _Keys) -> None:
-    if keys.file.metadata.get("split.count", 1) not in (0, 1):
+def gguf_metadata(architecture: Architecture) -> dict[str, object]:
+    """The keys that `architecture_from_gguf` reads. "llama3" scaling goes into a tensor instead."""
+    scaling = architecture.rope_scaling
+    values: dict[str, object] = {
+        "block_count": architecture.layers,
+        "context_length": architecture.context,
+        "embedding_length": architecture.width,
+        "feed_forward_length": architecture.ffn_width,
+        "attention.head_count": architecture.heads,
+        "attention.head_count_kv": architecture.kv_heads,
+        "attention.key_length": architecture.head_dim,
+        "attention.value_length": architecture.head_dim,
+        "attention.layer_norm_rms_epsilon": architecture.rms_epsilon,
+        "rope.freq_base": architecture.rope_base,
+        "rope.dimension_count": architecture.rope_dim,
+        "vocab_size": architecture.vocabulary,
+    }
+    if scaling is not None and scaling.kind == "linear":
+        values |= {"rope.scaling.type": "linear", "rope.scaling.factor": scaling.factor}
+    prefix = architecture.name + "."
+    return {"general.architecture": architecture.name} | {
+        prefix + key: value for key, value in values.items()
+    }
+
+
+def _without_layer_arrays(file: GGUFFile) -> dict[str, object]:
+    """The metadata, where an array with one and the same value for every layer is that value."""
+    metadata = dict(file.metadata)
+    for key, value in file.metadata.items():
+        if isinstance(value, GGUFArray) and 0 < len(value) <= len(file.tensors):
+            first, *others = value.values()
+            if all(other == first for other in others):
+                metadata[key] = first
+    return metadata
+
+
+def _refuse_variants(file: GGUFFile, keys: Hyperparameters) -> None:
+    if file.metadata.get("split.count", 1) not in (0, 1):
         raise UnsupportedModelError(
-            f"{keys.file.path.name}: is one part of a split GGUF file. Join the parts first, with "
+            f"{keys.where}: is one part of a split GGUF file. Join the parts first, with "
             "llama.cpp's `llama-gguf-split --merge`."
         )
+    for key in ("attention.head_count", "attention.head_count_kv", "feed_forward_length"):
+        if isinstance(keys.get(key), GGUFArray):
+            keys.unsupported(key, "differs between layers")
     if keys.integer("expert_count", 0, least=0):
         keys.unsupported("expert_count", "says that the model is a mixture of experts")
 
@@ -92,66 +127,10 @@ def _vocabulary(file: GGUFFile) -> int:
     return rows
 
 
-def _rope_scaling(keys: _Keys) -> RopeScaling | None:
+def _rope_scaling(keys: Hyperparameters) -> RopeScaling | None:
     kind = keys.text("rope.scaling.type", "none")
     if kind == "none":
         return None
     if kind != "linear":
-        keys.unsupported("rope.scaling.type", f'is "{kind}"')
+        keys.unsupported("rope.scaling.type", f'is "{kind[:40]}"')
     return RopeScaling("linear", keys.positive("rope.scaling.factor"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """Typed access to metadata; a wrong type or range names the key and its byte."""
-
-    file: GGUFFile
-    prefix: str
-
-    def fail(self, key: str, why: str) -> NoReturn:
-        at = f" at byte {self.file.offsets[key]:,}" if key in self.file.offsets else ""
-        raise ModelFileError(f'{self.file.path.name}: metadata "{key}"{at} {why}.')
-
-    def unsupported(self, key: str, why: str) -> NoReturn:
-        raise UnsupportedModelError(
-            f'{self.file.path.name}: metadata "{self.prefix + key}" {why}, which the Oneiros '
-            "engine does not run. " + OTHER_ENGINE
-        )
-
-    def text(self, key: str, default: str | None = None) -> str:
-        key = self.prefix + key
-        value = self.file.metadata.get(key, default)
-        if not isinstance(value, str):
-            self.fail(key, "is missing" if value is None else "is not a string")
-        return value
-
-    def integer(
-        self,
-        key: str,
-        default: int | None = None,
-        *,
-        least: int = 1,
-        most: int = _LARGEST_DIMENSION,
-    ) -> int:
-        """An integer; also an array with one and the same integer for every layer."""
-        key = self.prefix + key
-        value = self.file.metadata.get(key, default)
-        if isinstance(value, GGUFArray):
-            layers = set(value.values()) if len(value) <= len(self.file.tensors) else set()
-            if len(layers) != 1:
-                self.unsupported(key.removeprefix(self.prefix), "differs between layers")
-            value = layers.pop()
-        if isinstance(value, bool) or not isinstance(value, int):
-            self.fail(key, "is missing" if value is None else "is not an integer")
-        if not least <= value <= most:
-            self.fail(key, f"is {value:,}, and must be from {least} to {most:,}")
-        return value
-
-    def positive(self, key: str, default: float | None = None) -> float:
-        key = self.prefix + key
-        value = self.file.metadata.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            self.fail(key, "is missing" if value is None else "is not a number")
-        if not (math.isfinite(value) and value > 0):
-            self.fail(key, f"is {value}, and must be a positive number")
-        return float(value)

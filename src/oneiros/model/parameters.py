@@ -10,7 +10,8 @@ from pathlib import Path
 from oneiros.errors import ModelFileError
 from oneiros.model.architecture import Architecture, RopeScaling
 from oneiros.model.gguf import read_gguf
-from oneiros.model.gguf_architecture import gguf_architecture
+from oneiros.model.gguf_architecture import architecture_from_gguf
+from oneiros.model.huggingface import read_folder
 from oneiros.model.tensor import Tensor
 
 __all__ = ["Architecture", "Parameters", "RopeScaling", "Tensor", "open_parameters"]
@@ -52,6 +53,18 @@ def open_parameters(path: Path) -> Parameters:
     """
     if not path.exists():
         raise ModelFileError(f"{path}: no such file or folder.")
+    if path.is_dir():
+        folder = read_folder(path)
+        return Parameters(
+            path,
+            folder.architecture,
+            folder.tensors,
+            folder.config,
+            folder.file_bytes,
+            folder.source_files,
+        )
+    if path.suffix == ".safetensors":
+        raise ModelFileError(f"{path}: holds tensors only; open the folder with its config.json.")
     file = read_gguf(path)
-    architecture = gguf_architecture(file)
+    architecture = architecture_from_gguf(file)
     return Parameters(path, architecture, file.tensors, file.metadata, file.file_bytes, (path,))

@@ -1,13 +1,15 @@
-"""One named tensor of a parameter file, in its stored format."""
+"""Named tensors of a parameter file, in their stored format: as read, and to be written."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oneiros.model.quantization import dequantize
+from oneiros.model.quantization import dequantize, quantize
 from oneiros.model.tensor_types import TensorType
 
 
@@ -23,3 +25,30 @@ class Tensor:
     def float32(self) -> NDArray[np.float32]:
         """The elements as float32, in `shape`."""
         return dequantize(self.data, self.type).reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingTensor:
+    """A tensor to be written: its bytes are made piece by piece when its turn comes."""
+
+    name: str
+    type: TensorType
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterable[NDArray[np.uint8]]]  # together `size` bytes, in order
+
+    @property
+    def size(self) -> int:
+        """Bytes that the pieces add up to."""
+        return self.type.bytes_for(math.prod(self.shape))
+
+    @staticmethod
+    def stored(tensor: Tensor) -> PendingTensor:
+        """A tensor that is copied as it stands."""
+        return PendingTensor(tensor.name, tensor.type, tensor.shape, lambda: [tensor.data])
+
+    @staticmethod
+    def encoded(name: str, values: NDArray[np.float32], tensor_type: TensorType) -> PendingTensor:
+        """Float32 values, stored as `tensor_type` when they are written."""
+        return PendingTensor(
+            name, tensor_type, values.shape, lambda: [quantize(values, tensor_type)]
+        )
