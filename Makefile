@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PEERS  := .peers
 JOBS   ?= $(shell nproc)
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 KERNELS        := src/oneiros/engine/_kernels.so
 KERNEL_SOURCES := $(wildcard src/oneiros/engine/kernels/*.[ch])

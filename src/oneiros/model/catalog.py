@@ -176,8 +176,8 @@ def resolve(name_or_path: str | Path) -> Path:
     A path that exists wins. Raises ModelNotFoundError, which tells an unknown name (with near ones)
     from a known model that was not pulled yet.
     """
-    path = Path(name_or_path).expanduser()
-    if path.exists():
+    path = _existing_path(name_or_path)
+    if path is not None:
         return path
     name = str(name_or_path)
     if not name.startswith("hf:") and (isinstance(name_or_path, Path) or _looks_like_a_path(name)):
@@ -199,7 +199,7 @@ def ensure(
     name_or_path: str | Path, progress: Callable[[PullProgress], None] | None = None
 ) -> Path:
     """Like `resolve`, but the default model is fetched if it is not here."""
-    if not Path(name_or_path).expanduser().exists():
+    if _existing_path(name_or_path) is None:
         model = _find(str(name_or_path))
         if model is not None and model.name == DEFAULT_MODEL and model.installed_path is None:
             return pull(DEFAULT_MODEL, progress)
@@ -244,6 +244,13 @@ def pull(
     if name.startswith("hf:"):
         store.record_hub_file(store.HubRecord(name, model.bytes, model.sha256))
     return path
+
+
+def _existing_path(name_or_path: str | Path) -> Path | None:
+    if not str(name_or_path):  # as a path that would be the current folder
+        return None
+    path = Path(name_or_path).expanduser()
+    return path if path.exists() else None
 
 
 def _find(name: str) -> KnownModel | None:

@@ -24,6 +24,7 @@ from oneiros.model.sources import (
 )
 
 _CHUNK = 1 << 20
+_REPORT_BYTES = 1 << 18  # between two reports of progress
 _SPARE_BYTES = 16 << 20  # left free beside what a pull needs
 
 
@@ -105,8 +106,13 @@ def _fetch_file(file: ModelFile, work: Path, target: Path, report: Report) -> No
 
 
 def _fetch_from(source: Source, file: ModelFile, part_path: Path, report: Report) -> None:
+    reported = -_REPORT_BYTES
+
     def progress(done: int) -> None:
-        report(PullProgress("downloading", file.name, str(source), done, file.bytes))
+        nonlocal reported
+        if abs(done - reported) >= _REPORT_BYTES or done == file.bytes:
+            reported = done
+            report(PullProgress("downloading", file.name, str(source), done, file.bytes))
 
     with PartialFile(part_path, file.bytes) as part:
         _check_space(source, file, part.size, part_path.parent)

@@ -19,7 +19,6 @@ from oneiros.model.sources import HubFile
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _FRUITLESS_ATTEMPTS = 4  # in a row, none of which brought a byte
 _FIRST_PAUSE = 0.5  # seconds before the second attempt; doubles with every fruitless one
-_CHUNK = 1 << 20
 _REDIRECTS = 5
 
 
@@ -120,7 +119,8 @@ def _attempt(
             raise DownloadError(f"the hub sent bytes from {start:,} on, not from {part.size:,}")
         if start < part.size:
             part.truncate(start)
-        for chunk in response.iter_raw(_CHUNK):
+        # As it comes: a chunk size would hold back bytes, and a broken connection would lose them.
+        for chunk in response.iter_raw():
             part.write(chunk)
             report(part.size)
 
