@@ -15,7 +15,7 @@ LINTED         := $(wildcard src tests bench)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run setup dev kernels model test test-long lint format peers bench clean
+.PHONY: help run setup dev kernels model large-models test test-long lint format peers bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,12 +30,17 @@ dev: setup $(STAMPS)/dev
 kernels: $(KERNELS) ## build the C kernels (only what changed)
 
 model: $(STAMPS)/package kernels
-	@$(BIN)/oneiros pull smollm2-135m
+	@$(BIN)/oneiros pull smollm2-135m >/dev/null
+
+# What the long tests and the benchmarks use beside the default model: 1.6 GB.
+large-models: model
+	$(BIN)/oneiros pull qwen2.5-coder-0.5b
+	$(BIN)/oneiros pull qwen2.5-coder-1.5b
 
 test: dev ## the default tests
 	$(BIN)/python -m pytest -q
 
-test-long: dev ## every test: more seeds, more formats, larger models (hours)
+test-long: dev large-models $(PEERS)/stamp ## every test: more seeds, more formats, larger models (hours)
 	$(BIN)/python -m pytest -q -m "long or not long"
 
 lint: $(STAMPS)/package $(STAMPS)/dev ## ruff and mypy
@@ -47,7 +52,7 @@ format: $(STAMPS)/dev ## format the Python sources
 	$(BIN)/ruff format $(LINTED)
 	$(BIN)/ruff check --fix $(LINTED)
 
-bench: dev $(PEERS)/stamp ## measure the engine against llama.cpp
+bench: dev large-models $(PEERS)/stamp ## measure the engine against llama.cpp
 	$(BIN)/python bench/engine.py
 
 peers: $(PEERS)/stamp ## build the engines to compare with, in their own environment (about 7 minutes)

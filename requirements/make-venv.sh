@@ -22,7 +22,7 @@ if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 elif "$python" -c 'import pip, venv' 2>/dev/null; then
     # Debian keeps ensurepip in python3-venv; pip can install itself into the new environment.
     "$python" -m venv --without-pip "$folder"
-    "$python" -m pip --disable-pip-version-check --quiet --python "$folder/bin/python" install pip
+    "$python" -m pip --disable-pip-version-check -qq --python "$folder/bin/python" install pip
 else
     fail "'$python' has neither ensurepip nor pip: install one of them (apt install python3-venv)."
 fi

@@ -209,10 +209,11 @@ def test_an_interrupted_pull_goes_on_where_it_was(hub_server: HubServer) -> None
 # --- several sources -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://no-such-host.invalid", "x"])
 def test_an_unreachable_hub_falls_through_to_the_next_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ONEIROS_HUB", "http://127.0.0.1:1")
+    monkeypatch.setenv("ONEIROS_HUB", address)
     local = tmp_path / "copy.gguf"
     local.write_bytes(CONTENT)
     seen: list[PullProgress] = []

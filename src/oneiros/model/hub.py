@@ -20,6 +20,14 @@ _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _FRUITLESS_ATTEMPTS = 4  # in a row, none of which brought a byte
 _FIRST_PAUSE = 0.5  # seconds before the second attempt; doubles with every fruitless one
 _REDIRECTS = 5
+_NO_CONNECTION = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+    httpx.TooManyRedirects,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,7 @@ class HubEntry:
 
 def hub_address() -> str:
     """The base address of the hub, without a trailing slash."""
-    return os.environ.get("ONEIROS_HUB", "https://huggingface.co").rstrip("/")
+    return (os.environ.get("ONEIROS_HUB") or "https://huggingface.co").rstrip("/")
 
 
 def _url(file: HubFile) -> str:
@@ -87,11 +95,11 @@ def download(file: HubFile, part: PartialFile, report: Callable[[int], None]) ->
                 if error.response.status_code < 500 and error.response.status_code != 429:
                     raise DownloadError(_refusal(error.response.status_code)) from error
                 reason = _refusal(error.response.status_code)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            except _NO_CONNECTION as error:
                 reason = _unreachable(error)
                 if part.size == start:
                     raise DownloadError(reason) from error
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except httpx.TransportError as error:
                 reason = _unreachable(error)
             fruitless = 0 if part.size > before else fruitless + 1
             if fruitless == _FRUITLESS_ATTEMPTS:
