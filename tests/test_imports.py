@@ -29,7 +29,10 @@ ALLOWED["training"] = {"errors", "model", "engine", "training"}
 ALLOWED["evaluation"] |= {"training", "compression"}
 ALLOWED["server"] |= {"compression"}
 ALLOWED["cli"] |= {"training", "compression"}
-# `import oneiros` offers the library: the engine and below.
+# `import oneiros` offers the library, the engine and below, to whoever may use these.
+for room in ALLOWED.keys() - {"engine"}:
+    if "engine" in ALLOWED[room]:
+        ALLOWED[room] |= {"__init__"}
 ALLOWED["__init__"] = {"errors", "model", "engine", "__init__"}
 ALLOWED["__main__"] = {"cli"}
 
