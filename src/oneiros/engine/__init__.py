@@ -1,0 +1,1 @@
+"""The run file: the other one of the two files that a language model is."""

@@ -1,0 +1,178 @@
+/* Causal attention over paged FP16 keys and values (Vaswani et al. 2017, section 3.2.1), one span
+ * of 256 positions at a time. A row is one query of one head; a score accumulates over features in
+ * order, an output over positions in order, so that a row does not depend on the rows beside it. */
+
+#if LANES == 16
+enum { SCORE_ROWS = 8, VALUE_ROWS = 6, VALUE_VECTORS = 4 };
+#else
+enum { SCORE_ROWS = 4, VALUE_ROWS = 4, VALUE_VECTORS = 2 };
+#endif
+
+struct span_row {
+    const float *query;
+    float *score;  /* [SPAN_TOKENS] */
+    float *output; /* [head_dim] */
+};
+
+/* Scores of `rows` rows against the 16 keys at `keys` ([head_dim][16]). */
+INLINE void score_block(const struct span_row *row, const int rows, const uint16_t *keys, int head_dim, int at) {
+    vf sum[SCORE_ROWS * PARTS];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows * PARTS; i++) sum[i] = f_zero();
+    for (int d = 0; d < head_dim; d++) {
+#pragma GCC unroll 2
+        for (int part = 0; part < PARTS; part++) {
+            const vf key = f_load_half(keys + 16 * d + LANES * part);
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++)
+                sum[r * PARTS + part] = f_fma(key, f_set(row[r].query[d]), sum[r * PARTS + part]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+        for (int part = 0; part < PARTS; part++) f_store(row[r].score + at + LANES * part, sum[r * PARTS + part]);
+}
+
+/* Adds probability-weighted values of `count` positions to a slice of VALUE_VECTORS vectors of the outputs. */
+INLINE void value_block(const struct span_row *row, const int rows, const int vectors, const uint16_t *values,
+                        int head_dim, int count, int at, int first) {
+    vf sum[VALUE_ROWS * VALUE_VECTORS];
+#pragma GCC unroll 24
+    for (int i = 0; i < rows * vectors; i++) sum[i] = f_load(row[i / vectors].output + first + LANES * (i % vectors));
+    for (int t = 0; t < count; t++) {
+        vf value[VALUE_VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) value[v] = f_load_half(values + (int64_t)t * head_dim + first + LANES * v);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            const vf p = f_set(row[r].score[at + t]);
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) sum[r * vectors + v] = f_fma(value[v], p, sum[r * vectors + v]);
+        }
+    }
+#pragma GCC unroll 24
+    for (int i = 0; i < rows * vectors; i++) f_store(row[i / vectors].output + first + LANES * (i % vectors), sum[i]);
+}
+
+INLINE void value_slice(const struct span_row *row, int rows, const int vectors, const uint16_t *values, int head_dim,
+                        int count, int at, int first) {
+    while (rows > 0) {
+#define ROWS(many)                                                                                 \
+    if (many <= VALUE_ROWS && rows >= many) {                                                      \
+        value_block(row, many <= VALUE_ROWS ? many : 1, vectors, values, head_dim, count, at, first); \
+        row += many, rows -= many;                                                                 \
+        continue;                                                                                  \
+    }
+        ROWS(6) ROWS(4) ROWS(3) ROWS(2) ROWS(1)
+#undef ROWS
+    }
+}
+
+INLINE void score_rows(const struct span_row *row, int rows, const uint16_t *keys, int head_dim, int at) {
+    while (rows > 0) {
+#define ROWS(many)                                                                                 \
+    if (many <= SCORE_ROWS && rows >= many) {                                                      \
+        score_block(row, many <= SCORE_ROWS ? many : 1, keys, head_dim, at);                       \
+        row += many, rows -= many;                                                                 \
+        continue;                                                                                  \
+    }
+        ROWS(8) ROWS(7) ROWS(6) ROWS(4) ROWS(3) ROWS(2) ROWS(1)
+#undef ROWS
+    }
+}
+
+/* Turns the scores of the first `valid` positions into exp(score - maximum), the rest up to `end` into 0. */
+INLINE void soften(float *score, int valid, int end, float *maximum, float *sum) {
+    for (int i = valid; i < (valid + 15) / 16 * 16; i++) score[i] = -INFINITY;
+    vf most = f_load(score);
+    for (int i = LANES; i < valid; i += LANES) most = f_max(most, f_load(score + i));
+    const float m = lanes_max(most);
+    vf total[PARTS];
+    for (int p = 0; p < PARTS; p++) total[p] = f_zero();
+    for (int i = 0; i < valid; i += 16) {
+        for (int p = 0; p < PARTS; p++) {
+            f_store(score + i + LANES * p, f_exp(f_sub(f_load(score + i + LANES * p), f_set(m))));
+        }
+        for (int j = valid - i; j < 16; j++) score[i + j] = 0.0f;
+        for (int p = 0; p < PARTS; p++) total[p] = f_add(total[p], f_load(score + i + LANES * p));
+    }
+    for (int i = (valid + 15) / 16 * 16; i < end; i++) score[i] = 0.0f;
+    *maximum = m;
+    *sum = sum16(total);
+}
+
+static void attend(const struct attention_span *a, struct attention_partial *out) {
+    _Alignas(64) float scores[MAX_SPAN_ROWS * SPAN_TOKENS];
+    struct span_row row[MAX_SPAN_ROWS];
+    const int rows = a->queries * a->heads, begin = a->span * SPAN_TOKENS;
+    int end = a->first_position + a->queries - begin; /* positions of the span that the last query sees */
+    if (end > SPAN_TOKENS) end = SPAN_TOKENS;
+    for (int r = 0; r < rows; r++) {
+        row[r].query = a->query + (r / a->heads) * a->query_stride + (int64_t)(r % a->heads) * a->head_dim;
+        row[r].score = scores + (int64_t)r * SPAN_TOKENS;
+        row[r].output = out->output + (int64_t)r * a->head_dim;
+        memset(row[r].output, 0, (size_t)a->head_dim * sizeof(float));
+    }
+    for (int at = 0; at < end; at += 16) {
+        const uint8_t *page = a->page_table[(begin + at) / PAGE_TOKENS] + a->page_offset;
+        const uint16_t *keys = (const uint16_t *)page + (int64_t)(at % PAGE_TOKENS) * a->head_dim;
+        score_rows(row, rows, keys, a->head_dim, at);
+    }
+    for (int r = 0; r < rows; r++) {
+        int valid = a->first_position + r / a->heads + 1 - begin;
+        if (valid > SPAN_TOKENS) valid = SPAN_TOKENS;
+        if (valid > 0) {
+            soften(row[r].score, valid, end, &out->maximum[r], &out->sum[r]);
+        } else { /* this query does not reach the span */
+            memset(row[r].score, 0, (size_t)end * sizeof(float));
+            out->maximum[r] = -INFINITY;
+            out->sum[r] = 0.0f;
+        }
+    }
+    for (int at = 0; at < end; at += PAGE_TOKENS) {
+        const uint8_t *page = a->page_table[(begin + at) / PAGE_TOKENS] + a->page_offset;
+        const uint16_t *values = (const uint16_t *)page + (int64_t)PAGE_TOKENS * a->head_dim;
+        const int count = end - at < PAGE_TOKENS ? end - at : PAGE_TOKENS;
+        int d = 0;
+        for (; d + VALUE_VECTORS * LANES <= a->head_dim; d += VALUE_VECTORS * LANES)
+            value_slice(row, rows, VALUE_VECTORS, values, a->head_dim, count, at, d);
+        for (; d < a->head_dim; d += LANES) value_slice(row, rows, 1, values, a->head_dim, count, at, d);
+    }
+}
+
+INLINE float exp_of(float x) {
+    float v[LANES];
+    f_store(v, f_exp(f_set(x)));
+    return x < -87.0f ? 0.0f : v[0];
+}
+
+static void merge(struct attention_partial *into, const struct attention_partial *from, int rows, int head_dim) {
+    for (int r = 0; r < rows; r++) {
+        float *o = into->output + (int64_t)r * head_dim;
+        const float *p = from->output + (int64_t)r * head_dim;
+        if (from->sum[r] == 0.0f) continue;
+        if (into->sum[r] == 0.0f) {
+            into->maximum[r] = from->maximum[r];
+            into->sum[r] = from->sum[r];
+            memcpy(o, p, (size_t)head_dim * sizeof(float));
+            continue;
+        }
+        const float m = into->maximum[r] > from->maximum[r] ? into->maximum[r] : from->maximum[r];
+        const float a = exp_of(into->maximum[r] - m), b = exp_of(from->maximum[r] - m);
+        into->maximum[r] = m;
+        into->sum[r] = into->sum[r] * a + from->sum[r] * b;
+        for (int d = 0; d < head_dim; d += LANES)
+            f_store(o + d, f_fma(f_load(o + d), f_set(a), f_mul(f_load(p + d), f_set(b))));
+    }
+}
+
+static void store_key_value(const float *key, const float *value, int head_dim, int slot, uint8_t *page) {
+    uint16_t *keys = (uint16_t *)page + (int64_t)(slot / 16 * 16) * head_dim + slot % 16;
+    uint16_t *values = (uint16_t *)page + (int64_t)(PAGE_TOKENS + slot) * head_dim;
+    uint16_t halves[LANES];
+    for (int d = 0; d < head_dim; d += LANES) {
+        f_store_half(halves, f_load(key + d));
+        for (int i = 0; i < LANES; i++) keys[16 * (d + i)] = halves[i];
+        f_store_half(values + d, f_load(value + d));
+    }
+}

@@ -1,0 +1,181 @@
+"""Weights in the layout that the kernels read: made once, memory-mapped from a cache afterwards.
+
+A packed file is a JSON header (one line, padded to 4096 bytes) and the groups of every matrix
+(kernels/oneiros.h). It belongs to one state of its source files: their paths, sizes and times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oneiros.engine.library import GROUP_ROWS, Matrix, kernel_version, kernels
+from oneiros.model.parameters import Parameters, Tensor
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+_ALIGNMENT = 4096
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMatrix:
+    """Where a matrix lies in the packed bytes."""
+
+    offset: int  # bytes
+    format: int  # enum format in oneiros.h
+    rows: int
+    columns: int
+    group_bytes: int
+
+    @property
+    def size(self) -> int:
+        """Bytes, the last group filled up with zeros."""
+        return -(-self.rows // GROUP_ROWS) * self.group_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PackedWeights:
+    """All matrices of a model, and the hash of the parameters that they were made from."""
+
+    data: NDArray[np.uint8]  # read-only
+    matrices: dict[str, PackedMatrix]
+    sha256: str
+
+    def matrix(self, name: str) -> Matrix:
+        """The C view of a matrix; valid for as long as this object lives."""
+        m = self.matrices[name]
+        address = self.data.ctypes.data + m.offset
+        return Matrix(address, m.group_bytes, m.rows, m.columns, m.format, 0)
+
+
+def packed_weights(
+    parameters: Parameters, cache: Path | None, progress: Progress | None = None
+) -> PackedWeights:
+    """Pack a model's matrices, or map what an earlier call left in `cache`.
+
+    Without a cache, or where it cannot be written, the weights are packed into memory.
+    """
+    if cache is None:
+        return _pack_into_memory(parameters, progress)
+    path = cache / f"{_source_key(parameters)}.packed"
+    found = _read(path)
+    if found is not None:
+        return found
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        _write(path, parameters, progress)
+    except OSError:
+        return _pack_into_memory(parameters, progress)
+    written = _read(path)
+    return written if written is not None else _pack_into_memory(parameters, progress)
+
+
+def _source_key(parameters: Parameters) -> str:
+    states = [(str(p.resolve()), p.stat()) for p in parameters.source_files]
+    facts = [(path, s.st_size, s.st_mtime_ns, s.st_ino) for path, s in states]
+    text = json.dumps([kernel_version(), facts])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _matrices(parameters: Parameters) -> Iterator[Tensor]:
+    return (t for t in parameters.tensors.values() if len(t.shape) == 2)
+
+
+def _layout(parameters: Parameters) -> tuple[dict[str, PackedMatrix], int]:
+    matrices: dict[str, PackedMatrix] = {}
+    offset = 0
+    for tensor in _matrices(parameters):
+        rows, columns = tensor.shape
+        packed_format = kernels().oneiros_packed_format(int(tensor.type))
+        group_bytes = kernels().oneiros_group_bytes(packed_format, columns)
+        matrix = PackedMatrix(offset, packed_format, rows, columns, group_bytes)
+        matrices[tensor.name] = matrix
+        offset += matrix.size
+    return matrices, offset
+
+
+def _pieces(parameters: Parameters) -> Iterator[tuple[Tensor, NDArray[np.uint8]]]:
+    """Packed bytes in order, some thousand rows at a time."""
+    for tensor in _matrices(parameters):
+        rows, columns = tensor.shape
+        packed_format = kernels().oneiros_packed_format(int(tensor.type))
+        group_bytes = kernels().oneiros_group_bytes(packed_format, columns)
+        row_bytes = tensor.type.bytes_for(columns)
+        for first in range(0, rows, _ROWS_AT_ONCE):
+            count = min(_ROWS_AT_ONCE, rows - first)
+            source = np.ascontiguousarray(
+                tensor.data[first * row_bytes : (first + count) * row_bytes]
+            )
+            packed = np.zeros(-(-count // GROUP_ROWS) * group_bytes, np.uint8)
+            kernels().oneiros_pack(
+                int(tensor.type), source.ctypes.data, count, columns, packed.ctypes.data
+            )
+            yield tensor, packed
+
+
+def _pack_into_memory(parameters: Parameters, progress: Progress | None) -> PackedWeights:
+    matrices, size = _layout(parameters)
+    memory = mmap.mmap(-1, max(size, 1))
+    data = np.frombuffer(memory, np.uint8)
+    done = 0
+    for _, packed in _pieces(parameters):
+        data[done : done + packed.size] = packed
+        done += packed.size
+        if progress is not None:
+            progress(done, size)
+    data.flags.writeable = False
+    return PackedWeights(data, matrices, parameters.sha256())
+
+
+def _write(path: Path, parameters: Parameters, progress: Progress | None) -> None:
+    matrices, size = _layout(parameters)
+    fields = PackedMatrix.__slots__
+    header = {
+        "sha256": parameters.sha256(),
+        "size": size,
+        "matrices": {n: [getattr(m, f) for f in fields] for n, m in matrices.items()},
+    }
+    text = json.dumps(header).encode() + b"\n"
+    text += b" " * (-len(text) % _ALIGNMENT)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+            done = 0
+            for _, packed in _pieces(parameters):
+                file.write(packed.data)
+                done += packed.size
+                if progress is not None:
+                    progress(done, size)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> PackedWeights | None:
+    """A packed file; None if there is none, or it is not whole."""
+    try:
+        with path.open("rb") as file:
+            text = file.readline()
+            header = json.loads(text)
+            start = len(text) + -len(text) % _ALIGNMENT
+            size = int(header["size"])
+            if os.fstat(file.fileno()).st_size != start + size:
+                return None
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        matrices = {n: PackedMatrix(*values) for n, values in header["matrices"].items()}
+        sha256 = str(header["sha256"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return PackedWeights(np.frombuffer(mapped, np.uint8, size, start), matrices, sha256)

@@ -1,0 +1,53 @@
+"""KV pages: fixed-size, reference-counted pieces of the key/value cache."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SLAB_BYTES = 32 << 20
+
+
+@dataclass(slots=True, eq=False)
+class Page:
+    """Keys and values of PAGE_TOKENS positions in all layers."""
+
+    data: NDArray[np.uint8]  # (page bytes,)
+    address: int
+    references: int = 1  # sequences that hold it; written only while there is one
+
+
+@dataclass(slots=True)
+class PagePool:
+    """Hands out pages, and takes them back when nobody holds them any more.
+
+    Memory comes in slabs, grows with use and is kept for reuse.
+    """
+
+    page_bytes: int
+    _free: list[Page] = field(default_factory=list)
+    _slabs: int = 0
+
+    def allocate(self) -> Page:
+        """A page with one reference; what it holds is undefined."""
+        if not self._free:
+            self._add_slab()
+        page = self._free.pop()
+        page.references = 1
+        return page
+
+    def release(self, page: Page) -> None:
+        """Drop one reference."""
+        page.references -= 1
+        if page.references == 0:
+            self._free.append(page)
+
+    def _add_slab(self) -> None:
+        count = max(1, min(_SLAB_BYTES // self.page_bytes, 1 + self._slabs))
+        slab = np.frombuffer(mmap.mmap(-1, count * self.page_bytes), np.uint8)
+        pages = slab.reshape(count, self.page_bytes)
+        self._free.extend(Page(data, data.ctypes.data, 0) for data in pages[::-1])
+        self._slabs += 1

@@ -1,0 +1,166 @@
+"""A sequence: tokens, and the pages that hold their keys and values."""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from collections.abc import Sequence as Items
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oneiros.engine.library import PAGE_TOKENS
+from oneiros.engine.pages import Page, PagePool
+from oneiros.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from oneiros.engine.engine import Engine
+
+_MAGIC = "oneiros sequence 1"
+
+
+class Sequence:
+    """Tokens that a model has read or written, with their keys and values.
+
+    Pages are shared between forks and copied when one of them writes (copy on write).
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.tokens: list[int] = []
+        self._pages: list[Page] = []
+        self._table = np.zeros(8, np.uint64)  # addresses of the pages
+        self._release = weakref.finalize(self, _release_all, engine.pool, self._pages)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def extend(
+        self, tokens: Items[int], logits: Literal["last", "all", "none"] = "last"
+    ) -> NDArray[np.float32] | None:
+        """Append tokens; see Engine.step for what comes back and what is raised."""
+        from oneiros.engine.engine import Work
+
+        return self.engine.step([Work(self, tokens, logits)])[0]
+
+    def fork(self) -> Sequence:
+        """A second sequence with the same tokens; no key or value is copied before it must be."""
+        other = Sequence(self.engine)
+        other.tokens = list(self.tokens)
+        for page in self._pages:
+            page.references += 1
+        other._pages.extend(self._pages)
+        other._table = self._table.copy()
+        return other
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` tokens.
+
+        Raises:
+            ValueError: the sequence is not that long.
+        """
+        if not 0 <= length <= len(self.tokens):
+            raise ValueError(f"Cannot truncate {len(self.tokens)} tokens to {length}.")
+        del self.tokens[length:]
+        keep = -(-length // PAGE_TOKENS)
+        for page in self._pages[keep:]:
+            self.engine.pool.release(page)
+        del self._pages[keep:]
+
+    def close(self) -> None:
+        """Give the pages back now; the sequence is empty afterwards."""
+        self.truncate(0)
+
+    def save(self, path: Path) -> None:
+        """Write tokens, keys and values to a file, replacing it as a whole.
+
+        Only the engine that made them can use keys and values: the file names the model, the
+        kernel version and the instruction path.
+        """
+        header = {"format": _MAGIC, "tokens": self.tokens, **_identity(self.engine)}
+        temporary = path.with_name(path.name + ".part")
+        with temporary.open("wb") as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            for page in self._pages:
+                file.write(page.data.data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    @staticmethod
+    def restore(engine: Engine, path: Path) -> Sequence:
+        """Read what `save` wrote; continues bit for bit as the saved one would have.
+
+        Raises:
+            ModelFileError: not such a file, not whole, or made by another model or kernel.
+        """
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.readline())
+                if header["format"] != _MAGIC:
+                    raise ValueError(header["format"])
+                tokens = [int(token) for token in header["tokens"]]
+                identity = {key: header[key] for key in _identity(engine)}
+                data = file.read()
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelFileError(f"{path}: not a saved sequence ({error}).") from error
+        except OSError as error:
+            raise ModelFileError(f"{path}: {error.strerror}.") from error
+        for key, ours in _identity(engine).items():
+            if identity[key] != ours:
+                raise ModelFileError(
+                    f"{path}: saved with {key.replace('_', ' ')} {identity[key]}, and this engine "
+                    f"has {ours}. Keys and values cannot be carried over; run the tokens again."
+                )
+        size = engine.pool.page_bytes
+        count = -(-len(tokens) // PAGE_TOKENS)
+        if len(data) != count * size:
+            raise ModelFileError(
+                f"{path}: holds {len(data)} bytes of pages; {len(tokens)} tokens have "
+                f"{count * size}."
+            )
+        if tokens and not 0 <= min(tokens) <= max(tokens) < engine.vocabulary:
+            raise ModelFileError(f"{path}: tokens outside the vocabulary of {engine.vocabulary}.")
+        sequence = Sequence(engine)
+        sequence.reserve(len(tokens))
+        sequence.tokens = tokens
+        for index, page in enumerate(sequence._pages):
+            page.data[:] = np.frombuffer(data, np.uint8, size, index * size)
+        return sequence
+
+    def reserve(self, count: int) -> int:
+        """Make the pages of the next `count` positions present and writable.
+
+        Returns:
+            the address of the page table.
+        """
+        pool = self.engine.pool
+        writing, end = len(self.tokens) // PAGE_TOKENS, -(-(len(self.tokens) + count) // PAGE_TOKENS)
+        if writing < len(self._pages) and self._pages[writing].references > 1:
+            shared = self._pages[writing]
+            self._pages[writing] = pool.allocate()
+            self._pages[writing].data[:] = shared.data
+            self._table[writing] = self._pages[writing].address
+            pool.release(shared)
+        if end > len(self._table):
+            self._table = np.concatenate([self._table, np.zeros(end, np.uint64)])
+        while len(self._pages) < end:
+            self._pages.append(pool.allocate())
+            self._table[len(self._pages) - 1] = self._pages[-1].address
+        return int(self._table.ctypes.data)
+
+
+def _release_all(pool: PagePool, pages: list[Page]) -> None:
+    for page in pages:
+        pool.release(page)
+
+
+def _identity(engine: Engine) -> dict[str, str | int]:
+    return {
+        "model": engine.model_sha256,
+        "kernel_version": engine.kernel_version,
+        "instruction_path": engine.instruction_path,
+    }
