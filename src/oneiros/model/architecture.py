@@ -80,14 +80,19 @@ def rope_frequencies(
     Returns:
         float32 (rope_dim / 2,).
     """
-    pairs = np.arange(0, architecture.rope_dim, 2, dtype=np.float64) / architecture.rope_dim
-    frequencies = np.power(architecture.rope_base, -pairs)
+    frequencies = base_frequencies(architecture)
     if factors is not None:
         frequencies = frequencies / factors
     scaling = architecture.rope_scaling
     if scaling is not None:
         frequencies = frequencies / scaling_factors(scaling, frequencies)
     return frequencies.astype(np.float32)
+
+
+def base_frequencies(architecture: Architecture) -> NDArray[np.float64]:
+    """The angle in radians that each rotated pair turns per position without scaling."""
+    pairs = np.arange(0, architecture.rope_dim, 2, dtype=np.float64) / architecture.rope_dim
+    return np.power(architecture.rope_base, -pairs)
 
 
 def scaling_factors(scaling: RopeScaling, frequencies: NDArray[np.float64]) -> NDArray[np.float64]:

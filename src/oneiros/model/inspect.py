@@ -1,0 +1,99 @@
+"""What a parameter file holds, and the memory that running it takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from oneiros.model.architecture import Architecture, kv_bytes
+from oneiros.model.parameters import Parameters
+from oneiros.model.tensor import Tensor
+from oneiros.model.tensor_types import TensorType
+
+# Positions that the engine works on at a time, for the size of its intermediate results.
+_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TypeTotal:
+    """All tensors of one storage format."""
+
+    type: TensorType
+    tensors: int
+    elements: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A summary of a model's parameters, without reading them."""
+
+    path: Path
+    format: str  # "GGUF" or "Hugging Face folder"
+    name: str | None  # as the file names itself
+    architecture: Architecture
+    tensors: tuple[Tensor, ...]  # in file order
+    totals: tuple[TypeTotal, ...]  # the most bytes first
+    elements: int  # the model's number of parameters
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that running a model takes, predicted from its architecture."""
+
+    context: int  # positions
+    weights: int  # packed weights, about the size of the stored ones
+    kv_cache: int  # keys and values of every position in FP16
+    workspace: int  # intermediate results and logits
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.kv_cache + self.workspace
+
+
+def inspect_parameters(parameters: Parameters) -> Inspection:
+    """Summarise an open parameter file or folder."""
+    totals: dict[TensorType, TypeTotal] = {}
+    for tensor in parameters.tensors.values():
+        before = totals.get(tensor.type, TypeTotal(tensor.type, 0, 0, 0))
+        totals[tensor.type] = TypeTotal(
+            tensor.type,
+            before.tensors + 1,
+            before.elements + math.prod(tensor.shape),
+            before.bytes + tensor.data.nbytes,
+        )
+    folder = parameters.path.is_dir()
+    name = parameters.metadata.get("_name_or_path" if folder else "general.name")
+    return Inspection(
+        path=parameters.path,
+        format="Hugging Face folder" if folder else "GGUF",
+        name=name if isinstance(name, str) and name else None,
+        architecture=parameters.architecture,
+        tensors=tuple(parameters.tensors.values()),
+        totals=tuple(sorted(totals.values(), key=lambda total: -total.bytes)),
+        elements=sum(total.elements for total in totals.values()),
+        file_bytes=parameters.file_bytes,
+    )
+
+
+def memory_needed(parameters: Parameters, context: int | None = None) -> Memory:
+    """Predict the memory that running a model takes, for one sequence.
+
+    Args:
+        parameters: the model.
+        context: positions of the KV cache; the model's own context if left out.
+    """
+    architecture = parameters.architecture
+    positions = architecture.context if context is None else context
+    queries = architecture.heads * architecture.head_dim
+    features = 4 * architecture.width + 2 * queries + 2 * architecture.kv_width
+    features += 2 * architecture.ffn_width
+    return Memory(
+        context=positions,
+        weights=sum(tensor.data.nbytes for tensor in parameters.tensors.values()),
+        kv_cache=kv_bytes(architecture, positions),
+        workspace=4 * (min(_CHUNK, positions) * features + architecture.vocabulary),
+    )
