@@ -85,14 +85,16 @@ class Tokenizer:
         """
         return self._encode(text, opens=True, follows_added=False)
 
-    def encode_parts(self, parts: Iterable[str | int]) -> list[int]:
+    def encode_parts(self, parts: Iterable[str | int], *, opens: bool = True) -> list[int]:
         """Token ids of texts and added tokens in turn, as a chat format puts them together.
+
+        `opens`: the first part opens an input, rather than continuing a text.
 
         Raises:
             TokenizationError: as `encode`; the offset is that in the part.
         """
         ids: list[int] = []
-        opens, follows_added = True, False
+        follows_added = False
         for part in parts:
             if isinstance(part, int):
                 ids.append(part)

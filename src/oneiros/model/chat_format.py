@@ -1,0 +1,213 @@
+"""Messages to token ids, by the chat template of the model's file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Required, TypedDict
+
+from oneiros.errors import ModelFileError, OneirosError
+from oneiros.model.json_text import read_bounded
+from oneiros.model.parameters import Parameters
+from oneiros.model.tokenizer import Tokenizer
+from oneiros.model.tokenizer_json import read_settings
+
+if TYPE_CHECKING:
+    from oneiros.model.chat_template import ChatTemplate
+
+# What models are trained with that have ChatML's tokens and no template.
+_CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+class ChatFormatError(OneirosError):
+    """A chat template is malformed, needs something unknown, or refuses the messages."""
+
+
+class Message(TypedDict, total=False):
+    """One message of a conversation, as chat templates read it."""
+
+    role: Required[str]  # "system", "user", "assistant" or "tool"
+    content: Required[str]
+    reasoning_content: str  # what an assistant thought before it spoke
+    tool_calls: Sequence[Mapping[str, object]]  # {"type", "function": {"name", "arguments"}}
+    tool_call_id: str
+    name: str
+
+
+class ChatFormat:
+    """How a model writes conversations.
+
+    Only the template's own text becomes control tokens: contents, names, tool descriptions and
+    whatever else is in the messages is tokenised as plain text, whatever it says.
+
+    Attributes:
+        template: the Jinja source.
+        stop_ids: tokens that end a reply.
+    """
+
+    def __init__(
+        self, template: str, tokenizer: Tokenizer, now: Callable[[], datetime] = datetime.now
+    ) -> None:
+        """`now` gives the time to templates that print the date."""
+        self.template = template
+        self.stop_ids = tokenizer.end_ids
+        self._tokenizer = tokenizer
+        self._now = now
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, object]] | None = None,
+    ) -> list[int]:
+        """Token ids of a conversation.
+
+        Args:
+            messages: the conversation.
+            add_generation_prompt: end with what starts the assistant's reply.
+            tools: JSON schemas of the functions that the model may call.
+
+        Raises:
+            ChatFormatError: the template is malformed, or refuses the messages.
+            TokenizationError: the vocabulary cannot express something in them.
+        """
+        marked = self._marked(messages, add_generation_prompt, tools)
+        return self._tokenizer.encode_parts(self._compiled.parts(marked))
+
+    def continuation(
+        self,
+        messages: Sequence[Message],
+        reply: str,
+        more: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, object]] | None = None,
+    ) -> list[int] | None:
+        """Token ids that follow a generated reply when the conversation goes on.
+
+        With them a conversation goes on from the ids that the model generated, which other ids of
+        the same text would not equal: `render(messages)`, the reply's ids, the continuation.
+
+        Args:
+            messages: the conversation up to the reply.
+            reply: the text that the model generated, without the token that ended it.
+            more: the messages after it.
+            tools: as in `render`.
+
+        Returns:
+            The ids after the reply's text, the end of its turn first; or None where the template
+            writes the conversation so far differently now (it drops old reasoning, or strips the
+            reply), so that all of it has to be rendered anew.
+        """
+        said: Message = {"role": "assistant", "content": reply}
+        before = self._marked(messages, True, tools) + reply
+        after = self._marked([*messages, said, *more], True, tools)
+        if not after.startswith(before):
+            return None
+        parts = self._compiled.parts(after.removeprefix(before))
+        return self._tokenizer.encode_parts(parts, opens=False)
+
+    @cached_property
+    def _compiled(self) -> ChatTemplate:
+        # Jinja takes as long to import as the tokenizer to load, and not every use needs it.
+        from oneiros.model.chat_template import ChatTemplate
+
+        compiled = ChatTemplate(self.template, self._tokenizer.added_tokens)
+        try:
+            sample = self._render(compiled, [{"role": "user", "content": "1"}], True, None)
+        except ChatFormatError:
+            return compiled  # it wants other messages than these; render() will say so
+        compiled.check(sample)
+        return compiled
+
+    def _marked(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, object]] | None,
+    ) -> str:
+        return self._render(self._compiled, messages, add_generation_prompt, tools)
+
+    def _render(
+        self,
+        compiled: ChatTemplate,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, object]] | None,
+    ) -> str:
+        variables = {
+            "messages": [_plain(message) for message in messages],
+            "tools": None if tools is None else [_plain(tool) for tool in tools],
+            "add_generation_prompt": add_generation_prompt,
+            "strftime_now": self._now().strftime,
+        }
+        special = {"bos_token": self._tokenizer.bos_id, "eos_token": self._tokenizer.eos_id}
+        return compiled.render(variables, special)
+
+
+def load_chat_format(parameters: Parameters, tokenizer: Tokenizer) -> ChatFormat | None:
+    """The chat format of a model, or None for a base model that has none.
+
+    Models with the tokens of ChatML and without a template get that format.
+
+    Raises:
+        ModelFileError: the file's template is not text.
+    """
+    if parameters.path.is_dir():
+        template = _folder_template(parameters)
+    else:
+        template = parameters.metadata.get("tokenizer.chat_template")
+    if template is None and {"<|im_start|>", "<|im_end|>"} <= tokenizer.added_tokens.keys():
+        template = _CHATML
+    if template is None:
+        return None
+    if not isinstance(template, str):
+        raise ModelFileError(f"{parameters.path}: the chat template is not a string.")
+    return ChatFormat(template, tokenizer)
+
+
+def _folder_template(parameters: Parameters) -> object:
+    """The template of a Hugging Face folder: a file of its own, or in the tokenizer's settings."""
+    path = parameters.path / "chat_template.jinja"
+    if path.exists():
+        return _text(path)
+    template = read_settings(parameters.path, "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):
+        # Some models have several, for tools and for retrieval.
+        named = [entry for entry in template if isinstance(entry, dict)]
+        return next((e.get("template") for e in named if e.get("name") == "default"), None)
+    return template
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_bounded(path).decode()
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"{path}: byte {error.start:,} is not UTF-8.") from error
+
+
+def _plain(value: object) -> object:
+    """A copy of JSON-like data: a template gets at nothing else.
+
+    Raises:
+        ChatFormatError: there is something else in it.
+    """
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return str(value)
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case Sequence():
+            return [_plain(item) for item in value]
+    raise ChatFormatError(
+        f"Messages hold text, numbers, lists and mappings, and here is a {type(value).__name__}."
+    )
