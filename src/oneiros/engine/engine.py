@@ -155,7 +155,11 @@ class Engine:
                         result[offset : offset + count] = outputs[done : done + count]
                         done += count
         return [
-            None if r is None else r[0, : self.vocabulary] if w.logits == "last" else r[:, : self.vocabulary]
+            None
+            if r is None
+            else r[0, : self.vocabulary]
+            if w.logits == "last"
+            else r[:, : self.vocabulary]
             for r, w in zip(results, work, strict=True)
         ]
 

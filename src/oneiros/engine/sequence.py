@@ -138,7 +138,10 @@ class Sequence:
             the address of the page table.
         """
         pool = self.engine.pool
-        writing, end = len(self.tokens) // PAGE_TOKENS, -(-(len(self.tokens) + count) // PAGE_TOKENS)
+        writing, end = (
+            len(self.tokens) // PAGE_TOKENS,
+            -(-(len(self.tokens) + count) // PAGE_TOKENS),
+        )
         if writing < len(self._pages) and self._pages[writing].references > 1:
             shared = self._pages[writing]
             self._pages[writing] = pool.allocate()
