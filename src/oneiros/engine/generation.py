@@ -80,6 +80,11 @@ class Generation:
     def __next__(self) -> str:
         return next(self._pieces)
 
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt, what the sequence held before included, and of the reply."""
+        return self.statistics.prompt_tokens + len(self.token_ids)
+
     def cancel(self) -> None:
         """End the reply before the next token; may be called from anywhere, a signal too."""
         self._cancelled = True

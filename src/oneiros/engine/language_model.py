@@ -65,7 +65,8 @@ class LanguageModel:
             ContextLengthError: the prompt does not fit.
             TokenizationError: the vocabulary cannot express the prompt.
         """
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        asked: Message = {"role": "user", "content": prompt if isinstance(prompt, str) else ""}
+        messages = [asked] if isinstance(prompt, str) else prompt
         ids = self._format().render(messages, add_generation_prompt=True)
         return self._generation(self.engine.sequence(), ids, options)
 
@@ -160,7 +161,8 @@ class Chat:
         """
         if self._reply is not None:
             self._reply.cancel()
-        messages = [*self.messages, {"role": "user", "content": text}]
+        asked: Message = {"role": "user", "content": text}
+        messages = [*self.messages, asked]
         keep, ids = self._continuation(messages)
         if keep < len(self._sequence):
             fork = self._sequence.fork()
@@ -175,16 +177,15 @@ class Chat:
         """How many tokens of the sequence stay, and which ones follow.
 
         Usually the sequence stays as it is, and what the template puts behind a reply follows. A
-        template that rewrites what was said (Qwen3's drops old reasoning) costs a part of it.
+        template that rewrites what was said (Qwen3's drops old reasoning), or a reply cancelled
+        before it began, costs a part of it.
         """
+        reply = self._reply
+        if reply is not None and len(self._sequence) == reply.length:
+            more = self._format.continuation(messages[:-2], reply.text, messages[-1:])
+            if more is not None:
+                return len(self._sequence), more
         ids = self._format.render(messages, add_generation_prompt=True)
-        if self._reply is not None:
-            said = self._format.render(messages[:-1], add_generation_prompt=False)
-            asked = self._format.render(messages[:-2], add_generation_prompt=True)
-            ends = [i for i in range(len(asked), len(said)) if said[i] in self._format.stop_ids]
-            kept = self._sequence.tokens[: len(asked)] == asked
-            if ends and kept and said[: len(asked)] == asked and ids[: len(said)] == said:
-                return len(self._sequence), ids[ends[-1] :]
         same = 0
         for ours, theirs in zip(self._sequence.tokens, ids[:-1], strict=False):
             if ours != theirs:
