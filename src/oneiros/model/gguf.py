@@ -31,7 +31,7 @@ DEFAULT_ALIGNMENT = 32
 _MOST_ENTRIES = 1 << 16
 _MOST_DIMENSIONS = 4
 _MOST_NESTING = 4
-_LONGEST_NAME = 1 << 16
+_LONGEST_NAME = 1024
 
 
 class GGUFType(IntEnum):
@@ -102,12 +102,12 @@ class GGUFArray:
         Raises:
             ModelFileError: a string is not UTF-8, or a bool neither 0 nor 1.
         """
-        cursor = _Cursor(self._source, self.offset, "array")
         if self.item_type in SCALARS and self.item_type is not GGUFType.BOOL:
-            dtype = np.dtype(SCALARS[self.item_type].format)
-            items = np.frombuffer(self._source.mapping, dtype, self.count, self.offset)
-            numbers: list[object] = items.tolist()
+            numbers: list[object] = np.frombuffer(
+                self.stored(), np.dtype(SCALARS[self.item_type].format)
+            ).tolist()
             return numbers
+        cursor = _Cursor(self._source, self.offset, "array")
         return [cursor.value(self.item_type) for _ in range(self.count)]
 
     def strings(self) -> list[str]:

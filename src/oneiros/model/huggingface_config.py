@@ -60,7 +60,7 @@ def architecture_from_config(config: Mapping[str, object], where: str) -> Archit
         rms_epsilon=keys.positive("rms_norm_eps"),
         tied=keys.flag("tie_word_embeddings", False),
         qk_norm=name == "qwen3",
-        attention_bias=keys.flag("attention_bias", name == "qwen2"),
+        attention_bias=name == "qwen2" or keys.flag("attention_bias", False),
         sliding_window=window,
     )
     check_architecture(architecture, where)

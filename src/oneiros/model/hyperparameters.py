@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -11,6 +10,7 @@ from oneiros.errors import ModelFileError, UnsupportedModelError
 from oneiros.model.architecture import OTHER_ENGINE
 
 _LARGEST_DIMENSION = 1 << 31
+_LARGEST_NUMBER = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,11 @@ class Hyperparameters:
         return value
 
     def positive(self, key: str, default: float | None = None) -> float:
-        """A finite number above 0."""
+        """A number above 0 that float32 can hold."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             self.fail(key, "is not a number")
-        if not 0 < value < math.inf:
+        if not 0 < value < _LARGEST_NUMBER:
             self.fail(key, f"is {_shown(value)}, and must be a positive number")
         return float(value)
 

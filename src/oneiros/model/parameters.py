@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,11 @@ def open_parameters(path: Path) -> Parameters:
         ModelFileError: the path is not there, or the file is damaged or inconsistent.
         UnsupportedModelError: the file is sound, and the engine does not run its network.
     """
-    if not path.exists():
-        raise ModelFileError(f"{path}: no such file or folder.")
-    if path.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be opened ({error.strerror}).") from error
+    if is_folder:
         folder = read_folder(path)
         return Parameters(
             path,

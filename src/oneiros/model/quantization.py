@@ -52,9 +52,11 @@ def dequantize(data: Bytes, tensor_type: TensorType) -> Floats:
     values = np.empty((len(blocks), tensor_type.block_size), np.float32)
     decode = _DECODERS[tensor_type]
     piece = max(1, _PIECE_ELEMENTS // tensor_type.block_size)
-    for start in range(0, len(blocks), piece):
-        part = blocks[start : start + piece]
-        values[start : start + piece] = decode(part).reshape(len(part), -1)
+    # A damaged file may hold infinite scales; what comes of them is not worth a warning here.
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, len(blocks), piece):
+            part = blocks[start : start + piece]
+            values[start : start + piece] = decode(part).reshape(len(part), -1)
     return values.reshape(-1)
 
 
