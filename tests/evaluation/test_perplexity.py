@@ -33,9 +33,9 @@ class Counting:
         self.tokenizer = Bytes(list(bos))
         self.longest = 0
 
-    def log_probabilities(self, ids: Sequence[int]) -> NDArray[np.float32]:
+    def log_probabilities(self, ids: Sequence[int]) -> NDArray[np.float64]:
         self.longest = max(self.longest, len(ids))
-        return -np.log(np.arange(2, len(ids) + 1, dtype=np.float32))
+        return -np.log(np.arange(2, len(ids) + 1, dtype=np.float64))
 
 
 @given(st.integers(0, 300), st.integers(1, 50), st.integers(0, 49))

@@ -34,6 +34,7 @@ from oneiros.compression.byte_model import (
 from oneiros.compression.container import Header, pack, unpack
 from oneiros.compression.frequencies import TokenFrequencies
 from oneiros.compression.segments import Segmenter
+from oneiros.engine.library import PATH_VARIABLE
 from oneiros.errors import CompressedFileError
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ def check_model(header: Header, model: LanguageModel) -> None:
     if path != header.instruction_path:
         raise CompressedFileError(
             f"The file was compressed on the instruction path {header.instruction_path}, and this "
-            f"process runs {path}: their probabilities differ in the last bits. Decompress it on "
-            f"a processor that has {header.instruction_path}."
+            f"process runs {path}: their probabilities differ in the last bits. Set "
+            f"{PATH_VARIABLE}={header.instruction_path} on a processor that has it."
         )
     if not 2 <= header.window <= model.context or not 0 < header.overlap < header.window:
         raise CompressedFileError(
@@ -137,7 +138,7 @@ class _Context:
         self._overlap = header.overlap
         self._start = _start_ids(model.tokenizer)
         self._sequence = model.engine.sequence()
-        self._begin(self._start)
+        self._logits: NDArray[np.float32] = self._begin(self._start)
 
     @property
     def logits(self) -> NDArray[np.float32]:
@@ -146,7 +147,7 @@ class _Context:
             tokens = self._sequence.tokens
             latest = tokens[len(tokens) - max(0, self._overlap - len(self._start)) :]
             self._sequence.truncate(0)
-            self._begin([*self._start, *latest])
+            self._logits = self._begin([*self._start, *latest])
         return self._logits
 
     @property
@@ -156,7 +157,7 @@ class _Context:
     def push(self, token_ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """Append at most `room` tokens; gives the logits that predicted each of them."""
         before = self.logits
-        after = self._sequence.extend(token_ids, logits="all")
+        after = self._extend(token_ids)
         self._logits = after[-1].copy()
         return chain((before,), after[:-1])
 
@@ -168,10 +169,17 @@ class _Context:
     def close(self) -> None:
         self._sequence.close()
 
-    def _begin(self, token_ids: Sequence[int]) -> None:
+    def _begin(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         if len(token_ids) > 1:
-            self._sequence.extend(token_ids[:-1], logits="none")
-        self._logits = self._sequence.extend(token_ids[-1:], logits="all")[0].copy()
+            self._sequence.extend(token_ids[:-1], "none")
+        last: NDArray[np.float32] = self._extend(token_ids[-1:])[0]
+        return last
+
+    def _extend(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """(tokens, vocabulary): the logits after each token."""
+        logits = self._sequence.extend(token_ids, "all")
+        assert logits is not None  # "all" was asked for
+        return logits
 
 
 class _State:

@@ -32,7 +32,7 @@ class Predictor(Protocol):
 
     @property
     def tokenizer(self) -> Vocabulary: ...
-    def log_probabilities(self, ids: Sequence[int]) -> NDArray[np.float32]: ...
+    def log_probabilities(self, ids: Sequence[int]) -> NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def perplexity(
         count = min(part.end - part.scored, len(log_probabilities))
         counted = token_ids[part.end - count : part.end]
         score = Score(
-            nats=score.nats - float(np.sum(log_probabilities[-count:], dtype=np.float64)),
+            nats=score.nats - float(np.sum(log_probabilities[-count:])),
             tokens=score.tokens + count,
             bytes=score.bytes + sum(len(model.tokenizer.token_bytes(i)) for i in counted),
             evaluated_tokens=score.evaluated_tokens + len(start) + part.end - part.begin,

@@ -1,0 +1,112 @@
+"""`oneiros`: the commands put together, and how errors end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Protocol, TextIO
+
+import typer
+
+from oneiros.cli import (
+    chat,
+    complete,
+    convert,
+    export,
+    inspect,
+    models,
+    next_tokens,
+    pull,
+    run,
+    score,
+    tokenize,
+    unzip,
+    zip_file,
+)
+from oneiros.errors import OneirosError
+
+FAILURE = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class Command(Protocol):
+    """What every command module has."""
+
+    EXAMPLE: str  # a command line, shown below its --help
+    command: Callable[..., None]
+
+
+app = typer.Typer(
+    name="oneiros",
+    help="Run language models on this machine.",
+    epilog="Start with: oneiros chat",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMANDS: dict[str, Command] = {
+    "chat": chat,
+    "run": run,
+    "complete": complete,
+    "next": next_tokens,
+    "models": models,
+    "pull": pull,
+    "inspect": inspect,
+    "tokenize": tokenize,
+    "score": score,
+    "convert": convert,
+    "export": export,
+    "zip": zip_file,
+    "unzip": unzip,
+}
+for _name, _module in COMMANDS.items():
+    app.command(_name, epilog=f"Example: {_module.EXAMPLE}")(_module.command)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"oneiros {version('oneiros')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say the version.", callback=show_version, is_eager=True),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main() -> None:
+    """Run a command. Exit codes: 0 done, 1 an error (said in one paragraph on standard error),
+    2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        _never_fail_to_encode(stream)
+    try:
+        app()
+    except OneirosError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _never_fail_to_encode(stream: TextIO) -> None:
+    """A terminal that cannot show a character gets a question mark, not a traceback."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+
+
+def _fail(message: str) -> None:
+    from oneiros.cli.output import printable
+
+    print(f"oneiros: {printable(message)}", file=sys.stderr)
+    sys.exit(FAILURE)

@@ -1,0 +1,148 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from oneiros.engine.sampling import SamplingOptions
+
+_SAMPLING = "Sampling"
+_MACHINE = "Machine"
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A name that `oneiros models` lists, or a path.", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output if it exists.")]
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        show_default="the cores this process may use",
+        help="Threads to compute with.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        show_default="the model's",
+        help="Tokens that prompt and reply may take together.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+System = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", show_default="the model's own", help="What the model is told about its job."
+    ),
+]
+
+# The defaults are those of SamplingOptions, whose module is too heavy to import for --help; a test
+# compares them.
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        show_default="as many as fit",
+        help="Tokens after which a reply ends.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        show_default="0.8",
+        help="0: always the likeliest token; higher: more variety.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        show_default="40",
+        help="Choose among the K likeliest tokens; 0: all.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        show_default="0.95",
+        help="Choose among the likeliest tokens that together have this probability.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        show_default="0.05",
+        help="Leave out tokens this many times less likely than the likeliest.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        show_default="1.0",
+        help="Above 1: tokens that occurred become less likely.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+PresencePenalty = Annotated[
+    float | None,
+    typer.Option(
+        show_default="0.0",
+        help="Taken off the logit of each token that occurred.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+FrequencyPenalty = Annotated[
+    float | None,
+    typer.Option(
+        show_default="0.0",
+        help="Taken off a token's logit for each time it occurred.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        show_default="a different one each time",
+        help="The same seed gives the same reply.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="End a reply before this text; may be given several times.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+
+OutputFile = Annotated[
+    Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write.")
+]
+
+
+def sampling_options(**chosen: Any) -> SamplingOptions:
+    """SamplingOptions of what was given on the command line, its own defaults for the rest.
+
+    Raises InvalidSamplingError for values out of range.
+    """
+    from oneiros.engine.sampling import SamplingOptions
+
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if "stop" in given:
+        given["stop"] = tuple(given["stop"])
+    return SamplingOptions(**given)
