@@ -128,6 +128,7 @@ def kernels() -> ctypes.CDLL:
         ("engine_new", pointer, [ctypes.POINTER(Model), integer, integer, integer]),
         ("engine_free", None, [pointer]),
         ("step", None, [pointer, ctypes.POINTER(Batch)]),
+        ("embedding", None, [ctypes.POINTER(Model), integer, pointer]),
         ("page_bytes", long, [ctypes.POINTER(Model)]),
         ("packed_format", integer, [integer]),
         ("group_bytes", long, [integer, integer]),

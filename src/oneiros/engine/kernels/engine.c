@@ -166,6 +166,10 @@ static int64_t head_page_bytes(const struct model *m) { return (int64_t)2 * PAGE
 
 int64_t oneiros_page_bytes(const struct model *m) { return head_page_bytes(m) * m->kv_heads * m->layers; }
 
+void oneiros_embedding(const struct model *model, int token, float *out) {
+    compute_portable.embed(&model->embedding, token, out);
+}
+
 /* ---- the pieces of a layer ------------------------------------------------------------------- */
 
 static int share(int count, int thread, int threads) { return (int)((int64_t)count * thread / threads); }
