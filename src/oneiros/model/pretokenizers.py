@@ -105,7 +105,6 @@ _NAMED = {
     "pixtral": _LLAMA3,
     "smaug-bpe": NamedPreTokenizer(_sequence(_LLAMA3_WORDS)),
     "qwen2": _QWEN2,
-    "qwen3": _QWEN2,
     "deepseek-r1-qwen": _QWEN2,
     "stablelm2": _QWEN2,
     "tekken": _TEKKEN,

@@ -96,7 +96,7 @@ def _merges(metadata: Mapping[str, object]) -> list[tuple[str, str]]:
     """Merges are written as "left right"."""
     merges = _strings(metadata, "merges")
     halves = " ".join(merges).split(" ")  # two thirds of the time of splitting each merge
-    if len(halves) != 2 * len(merges) or not all(halves):
+    if not all(halves) or any(merge.count(" ") != 1 for merge in merges):
         raise ModelFileError(f'"{_PREFIX}merges" holds something that is not two tokens.')
     return list(zip(halves[::2], halves[1::2], strict=True))
 
