@@ -51,3 +51,8 @@ class CompressedFileError(OneirosError):
 
 class KernelError(OneirosError):
     """The compiled kernels are missing, do not fit this machine, or reported a failure."""
+
+
+def quoted(text: str) -> str:
+    """Text from an untrusted file for a message: shortened, and without control characters."""
+    return f'"{repr(text[:100])[1:-1]}"'

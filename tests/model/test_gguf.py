@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from oneiros.errors import ModelFileError, UnsupportedModelError
+from oneiros.model import catalog
 from oneiros.model.architecture import kv_bytes, rope_frequencies
 from oneiros.model.gguf import GGUFArray, GGUFType, read_gguf
 from oneiros.model.gguf_writer import write_gguf
@@ -24,6 +25,8 @@ from tests.model.builders import (
     wide_architecture,
 )
 
+LONG = pytest.mark.long
+
 
 def plain(value):
     """A metadata value with arrays as lists, to any depth."""
@@ -38,13 +41,16 @@ def default_model(default_model_path):
 # --- the default model ------------------------------------------------------------------------
 
 
-def test_the_default_models_tensors_are_those_that_the_gguf_package_reads(
-    default_model, default_model_path
-):
-    theirs = gguf.GGUFReader(default_model_path).tensors
-    assert [tensor.name for tensor in theirs] == list(default_model.tensors)
+@pytest.mark.parametrize(
+    "name",
+    ["smollm2-135m", *(pytest.param(f"qwen2.5-coder-{s}b", marks=LONG) for s in ("0.5", "1.5"))],
+)
+def test_a_real_models_tensors_are_those_that_the_gguf_package_reads(name):
+    path = catalog.resolve(name)
+    model, theirs = open_parameters(path), gguf.GGUFReader(path).tensors
+    assert [tensor.name for tensor in theirs] == list(model.tensors)
     for tensor in theirs:
-        ours = default_model.tensors[tensor.name]
+        ours = model.tensors[tensor.name]
         assert ours.type == int(tensor.tensor_type)
         expected = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         assert ours.shape == expected.shape

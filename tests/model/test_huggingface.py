@@ -272,6 +272,16 @@ def test_an_unknown_tensor_is_another_network(tmp_path):
         open_parameters(path)
 
 
+def test_messages_show_no_control_characters(tmp_path):
+    path = build_folder(tmp_path / "model")
+    odd = PendingTensor.encoded("\x1b[31m\u202eoops", np.ones(4, "f4"), TensorType.F32)
+    rewrite(path, lambda tensors: [*tensors, odd])
+    with pytest.raises(UnsupportedModelError) as caught:
+        open_parameters(path)
+    assert str(caught.value).isprintable()
+    assert r"\x1b[31m\u202eoops" in str(caught.value)
+
+
 def test_a_missing_tensor_is_named(tmp_path):
     path = build_folder(tmp_path / "model")
     rewrite(path, lambda tensors: [t for t in tensors if t.name != "model.norm.weight"])

@@ -97,7 +97,7 @@ def convert(
         UnsupportedModelError: the engine does not run the model, or the destination's format
             cannot express it.
     """
-    to_gguf = destination.suffix == ".gguf"
+    to_gguf = destination.suffix.lower() == ".gguf"
     types: Mapping[TensorType, object] = GGUF_TYPES if to_gguf else FOLDER_TYPES
     if tensor_type is not None and tensor_type not in types:
         kind = "A GGUF file" if to_gguf else "A Hugging Face folder"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from oneiros.errors import ModelFileError, UnsupportedModelError
 from oneiros.model.architecture import OTHER_ENGINE
+from oneiros.model.mapped_file import map_file
 from oneiros.model.tensor import Tensor
 from oneiros.model.tensor_types import TensorType
 
@@ -170,23 +171,6 @@ def read_gguf(path: Path) -> GGUFFile:
     descriptions = [_read_description(cursor, index) for index in range(tensor_count)]
     tensors = _map_tensors(cursor, descriptions, _alignment(cursor, metadata, offsets))
     return GGUFFile(path, version, metadata, offsets, tensors, len(source.mapping))
-
-
-def map_file(path: Path) -> mmap.mmap:
-    """Map a regular, non-empty file for reading.
-
-    Raises:
-        ModelFileError: it does not exist, cannot be read, is not a file, or is empty.
-    """
-    try:
-        if path.exists() and not path.is_file():
-            raise ModelFileError(f"{path}: is not a regular file.")
-        with path.open("rb") as file:
-            if file.seek(0, 2) == 0:
-                raise ModelFileError(f"{path}: is empty (0 bytes).")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oneiros.errors import ModelFileError, UnsupportedModelError
+from oneiros.errors import ModelFileError, UnsupportedModelError, quoted
 from oneiros.model.architecture import (
     LARGEST_CONTEXT,
     OTHER_ENGINE,
@@ -27,7 +27,7 @@ def architecture_from_gguf(file: GGUFFile) -> Architecture:
     name = Hyperparameters(where, file.metadata, "", file.offsets).text("general.architecture")
     if name not in SUPPORTED:
         raise UnsupportedModelError(
-            f'{where}: architecture "{name[:100]}" is not run by the Oneiros engine '
+            f"{where}: architecture {quoted(name)} is not run by the Oneiros engine "
             f"({', '.join(SUPPORTED)} are). " + OTHER_ENGINE
         )
     keys = Hyperparameters(where, _without_layer_arrays(file), name + ".", file.offsets)
@@ -132,5 +132,5 @@ def _rope_scaling(keys: Hyperparameters) -> RopeScaling | None:
     if kind == "none":
         return None
     if kind != "linear":
-        keys.unsupported("rope.scaling.type", f'is "{kind[:40]}"')
+        keys.unsupported("rope.scaling.type", f"is {quoted(kind)}")
     return RopeScaling("linear", keys.positive("rope.scaling.factor"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oneiros.errors import ModelFileError, UnsupportedModelError
+from oneiros.errors import ModelFileError, UnsupportedModelError, quoted
 from oneiros.model.architecture import OTHER_ENGINE, Architecture, check_tensors
 from oneiros.model.huggingface_config import architecture_from_config
 from oneiros.model.json_text import read_object
@@ -116,7 +116,7 @@ def _shard_files(path: Path) -> Iterator[Path]:
         if not isinstance(file, str) or not _SHARD.fullmatch(file):
             raise ModelFileError(
                 f'{where}: "weight_map" names the file {str(file)[:100]!r} for tensor '
-                f'"{tensor[:100]}"; a plain .safetensors name in the same folder is expected.'
+                f"{quoted(tensor)}; a plain .safetensors name in the same folder is expected."
             )
         names.add(file)
     for name in sorted(names):
@@ -135,7 +135,7 @@ def _canonical(
             name = canonical_name(theirs)
             if name is None:
                 raise UnsupportedModelError(
-                    f'{shard.path.name}: tensor "{theirs[:200]}" is not part of the '
+                    f"{shard.path.name}: tensor {quoted(theirs)} is not part of the "
                     f'"{architecture.name}" network that the Oneiros engine runs. ' + OTHER_ENGINE
                 )
             if theirs in shard.others:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from oneiros.errors import UnsupportedModelError
+from oneiros.errors import UnsupportedModelError, quoted
 from oneiros.model.architecture import (
     LARGEST_CONTEXT,
     OTHER_ENGINE,
@@ -117,7 +117,7 @@ def _class(keys: Hyperparameters) -> str:
         keys.fail("architectures", "is not a list with one class name")
     if found[0] not in CLASSES:
         raise UnsupportedModelError(
-            f'{keys.where}: architecture "{found[0][:100]}" is not run by the Oneiros engine '
+            f"{keys.where}: architecture {quoted(found[0])} is not run by the Oneiros engine "
             f"({', '.join(CLASSES)} are). " + OTHER_ENGINE
         )
     return found[0]
@@ -126,7 +126,7 @@ def _class(keys: Hyperparameters) -> str:
 def _refuse_variants(keys: Hyperparameters) -> None:
     activation = keys.text("hidden_act", "silu")
     if activation != "silu":
-        keys.unsupported("hidden_act", f'is "{activation[:40]}"')
+        keys.unsupported("hidden_act", f"is {quoted(activation)}")
     if keys.get("quantization_config") is not None:
         keys.unsupported("quantization_config", "says that the weights are quantised")
 
@@ -154,7 +154,7 @@ def _rope_scaling(rope: Hyperparameters) -> RopeScaling | None:
     if kind == "linear":
         return RopeScaling("linear", rope.positive("factor"))
     if kind != "llama3":
-        rope.unsupported("rope_type", f'is "{kind[:40]}"')
+        rope.unsupported("rope_type", f"is {quoted(kind)}")
     scaling = RopeScaling(
         "llama3",
         rope.positive("factor"),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import NoReturn
 
-from oneiros.errors import ModelFileError
+from oneiros.errors import ModelFileError, quoted
 
 # Python objects take about twenty times their text; real configurations are far smaller.
 LARGEST_JSON = 16 << 20
@@ -69,7 +69,7 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members: dict[str, object] = {}
     for name, value in pairs:
         if name in members:
-            raise ValueError(f'key "{name[:100]}" appears twice')
+            raise ValueError(f"key {quoted(name)} appears twice")
         members[name] = value
     return members
 

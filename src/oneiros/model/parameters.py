@@ -36,12 +36,19 @@ class Parameters:
     source_files: tuple[Path, ...]  # the GGUF file; or a folder's shards in order and config.json
 
     def sha256(self) -> str:
-        """SHA-256 of the source files' bytes, one after the other, in hexadecimal."""
+        """SHA-256 of the source files' bytes, one after the other, in hexadecimal.
+
+        Raises:
+            ModelFileError: a file cannot be read any more.
+        """
         digest = hashlib.sha256()
         for path in self.source_files:
-            with path.open("rb") as file:
-                while piece := file.read(_HASH_PIECE):
-                    digest.update(piece)
+            try:
+                with path.open("rb") as file:
+                    while piece := file.read(_HASH_PIECE):
+                        digest.update(piece)
+            except OSError as error:
+                raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
         return digest.hexdigest()
 
 

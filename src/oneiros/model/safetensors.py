@@ -17,10 +17,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from oneiros.errors import ModelFileError
-from oneiros.model.gguf import map_file
-from oneiros.model.gguf_writer import check_size
+from oneiros.errors import ModelFileError, quoted
 from oneiros.model.json_text import LARGEST_JSON, parse_object
+from oneiros.model.mapped_file import map_file
 from oneiros.model.replacement import replacing_file
 from oneiros.model.tensor import PendingTensor, Tensor
 from oneiros.model.tensor_types import TensorType
@@ -65,8 +64,8 @@ def read_safetensors(path: Path) -> SafetensorsFile:
         dtype, shape, begin, end = header.entry(name)
         if end > len(buffer):
             raise ModelFileError(
-                f'{path.name}: tensor "{name}" ends at byte {header.end + end:,} but the file '
-                f"has {len(mapping):,}. The download is probably incomplete."
+                f"{path.name}: tensor {quoted(name)} ends at byte {header.end + end:,} but the "
+                f"file has {len(mapping):,}. The download is probably incomplete."
             )
         spans.append((begin, end, name))
         if dtype in DTYPES:
@@ -112,7 +111,7 @@ class _Header:
     def fail(self, name: str, why: str) -> NoReturn:
         at = 8 + max(0, self.text.find(json.dumps(name, ensure_ascii=False).encode()))
         raise ModelFileError(
-            f'{self.path.name}: tensor "{name[:200]}", header at byte {at:,}: {why}. '
+            f"{self.path.name}: tensor {quoted(name)}, header at byte {at:,}: {why}. "
             "The file is damaged."
         )
 
@@ -192,11 +191,8 @@ def write_safetensors(
     with replacing_file(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in ordered:
-            written = 0
-            for piece in tensor.pieces():
+            for piece in tensor.checked_pieces():
                 file.write(piece.data)
-                written += piece.nbytes
+                done += piece.nbytes
                 if progress is not None:
-                    progress(done + written, offset)
-            check_size(tensor, written)
-            done += written
+                    progress(done, offset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,19 @@ class PendingTensor:
     def size(self) -> int:
         """Bytes that the pieces add up to."""
         return self.type.bytes_for(math.prod(self.shape))
+
+    def checked_pieces(self) -> Iterator[NDArray[np.uint8]]:
+        """The pieces, for a writer.
+
+        Raises:
+            ValueError: they are not `size` bytes together; a file would be wrong from there on.
+        """
+        written = 0
+        for piece in self.pieces():
+            yield piece
+            written += piece.nbytes
+        if written != self.size:
+            raise ValueError(f"{self.name}: {written} bytes given, its shape needs {self.size}")
 
     @staticmethod
     def stored(tensor: Tensor) -> PendingTensor:
