@@ -69,10 +69,12 @@ def test_every_network_matches_numpy(tiny_engine: MakeEngine, name: str) -> None
     assert error(logits, reference_logits(engine.parameters, tokens)) < 1e-4
 
 
-def test_positions_across_many_spans_match_numpy(tiny_engine: MakeEngine) -> None:
-    architecture = tiny_architecture("qwen2", context=1024)
+@pytest.mark.parametrize("length", [256, 257, 1024, 8192])
+def test_the_last_of_many_positions_matches_numpy(tiny_engine: MakeEngine, length: int) -> None:
+    """One head, because the reference holds all scores at once."""
+    architecture = tiny_architecture("qwen3", context=length, heads=1, kv_heads=1, head_dim=32)
     engine = tiny_engine(architecture, TensorType.BF16, threads=2)
-    tokens = tokens_of(architecture, 1024)
+    tokens = tokens_of(architecture, length)
     sequence = engine.sequence()
     sequence.extend(tokens[:-1], "none")
     logits = sequence.extend(tokens[-1:])
