@@ -241,9 +241,10 @@ def test_what_templates_print_from_variables_and_arguments(tokenizer):
     ]
 
 
-def test_messages_hold_plain_data_only(formats):
-    with pytest.raises(ChatFormatError, match="a PosixPath"):
-        formats["header"].render([{"role": "user", "content": Path("x")}])
+@pytest.mark.parametrize("content", [Path("x"), b"x", {1, 2}])
+def test_messages_hold_plain_data_only(formats, content):
+    with pytest.raises(ChatFormatError, match=f"a {type(content).__name__}"):
+        formats["header"].render([{"role": "user", "content": content}])
 
 
 def test_characters_that_the_vocabulary_lacks_are_an_error(smollm2):

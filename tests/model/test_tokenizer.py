@@ -166,6 +166,22 @@ def test_a_merge_into_an_added_token_is_not_made(metadata):
     assert tokenizer.decode(tokenizer.encode("in the house")) == "in the house"
 
 
+def test_a_merge_into_a_byte_token_is_not_made(tmp_path):
+    path = sentencepiece_json(tmp_path)
+    model = json.loads(path.read_text())["model"]
+    size = len(model["vocab"]) + 100
+    halves = {"<0": size, "x0A>": size + 1, "x0": size + 2, "A>": size + 3}
+    merges = [["x", "0"], ["A", ">"], ["x0", "A>"], ["<", "0"], ["<0", "x0A>"], *model["merges"]]
+    changes = {
+        "model.vocab": {**model["vocab"], **halves},
+        "model.merges": merges,
+        "model.ignore_merges": True,
+    }
+    tokenizer = tokenizer_from_json(edited_json(path, changes))
+    for text in ("<0x0A>", "a<0x0A>"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 def test_characters_without_bytes_are_named(smollm2):
     with pytest.raises(TokenizationError) as caught:
         smollm2.encode("fine, then \x06 and \x04")

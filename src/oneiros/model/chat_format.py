@@ -206,7 +206,7 @@ def _plain(value: object) -> object:
             return str(value)
         case Mapping():
             return {str(key): _plain(item) for key, item in value.items()}
-        case Sequence():
+        case Sequence() if not isinstance(value, bytes | bytearray | memoryview):
             return [_plain(item) for item in value]
     raise ChatFormatError(
         f"Messages hold text, numbers, lists and mappings, and here is a {type(value).__name__}."

@@ -112,7 +112,9 @@ def scored_merges(
     merges = []
     for piece in sorted(normal, key=lambda piece: -normal[piece]):
         if len(piece) > _LONGEST_PIECE:
-            raise ModelFileError(f"The vocabulary has a piece of {len(piece):,} characters.")
+            raise ModelFileError(
+                f"The vocabulary has a piece of {len(piece):,} characters. The file is damaged."
+            )
         cuts = [
             cut
             for cut in range(len(piece) - 1, 0, -1)

@@ -22,6 +22,8 @@ from oneiros.model.vocabulary import (
 _LARGEST_FILE = 64 << 20
 # Unicode normal forms: never applied, so that every text comes back as it was.
 _NORMAL_FORMS = {"NFC", "NFD", "NFKC", "NFKD"}
+# SentencePiece's byte tokens: texts that name them must not become them.
+_BYTE_PIECES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 
 Settings = Mapping[str, object]
 
@@ -41,6 +43,7 @@ def json_vocabulary(path: Path) -> Vocabulary:
     model = _settings(root.get("model"), path, '"model"')
     _refuse_unsupported(path, root, model)
     pieces, kinds = _pieces(path, root, model)
+    merges = _merges(path, model)
     steps = [*_steps(path, root, "pre_tokenizer", "pretokenizers")]
     if any(step.get("type") == "ByteLevel" for step in steps):
         byte_level, prefix = True, SpacePrefix.NEVER
@@ -50,6 +53,7 @@ def json_vocabulary(path: Path) -> Vocabulary:
         definition = space_runs(pieces)
         if model.get("byte_fallback") is True:
             kinds = _with_bytes(pieces, kinds)
+            merges = [pair for pair in merges if "".join(pair) not in _BYTE_PIECES]
     added = added_tokens(pieces, kinds)
     settings = read_settings(path.parent, "tokenizer_config.json")
     opening = _opening_token(path, root, added)
@@ -61,7 +65,7 @@ def json_vocabulary(path: Path) -> Vocabulary:
     return Vocabulary(
         pieces,
         kinds,
-        _merges(path, model),
+        merges,
         byte_level=byte_level,
         pre_tokenizer=definition,
         ignore_merges=model.get("ignore_merges") is True,
@@ -152,9 +156,8 @@ def _pieces(path: Path, root: Settings, model: Settings) -> tuple[list[str], lis
 
 def _with_bytes(pieces: list[str], kinds: list[int]) -> list[int]:
     """The kinds, with "<0x00>" to "<0xFF>" told apart as SentencePiece's byte tokens."""
-    names = {f"<0x{byte:02X}>" for byte in range(256)}
     return [
-        TokenKind.BYTE if kind == TokenKind.NORMAL and piece in names else kind
+        TokenKind.BYTE if kind == TokenKind.NORMAL and piece in _BYTE_PIECES else kind
         for piece, kind in zip(pieces, kinds, strict=True)
     ]
 
