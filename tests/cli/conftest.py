@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-MODEL = "smollm2-135m"
+from oneiros.model.folders import cache_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -54,3 +59,69 @@ def refused(oneiros: Run) -> Callable[..., str]:
         return done.stderr
 
     return run
+
+
+class Terminal:
+    """A program on a terminal of its own, and the person in front of it."""
+
+    def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
+        self.screen = ""  # all that was written so far
+        self._read = 0  # what `expect` has seen of it
+        self._pid, self._master = pty.fork()
+        if self._pid == 0:
+            os.execvpe(arguments[0], arguments, env)
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def expect(self, text: str, timeout: float = 120) -> str:
+        """Wait until `text` is written after what was last expected; gives what is between."""
+        deadline = time.monotonic() + timeout
+        while text not in self.screen[self._read :]:
+            if not self._receive(deadline):
+                pytest.fail(f"waited for {text!r}; the screen shows {self.screen[-2000:]!r}")
+        begin, self._read = self._read, self.screen.index(text, self._read) + len(text)
+        return self.screen[begin : self._read - len(text)]
+
+    def wait(self, timeout: float = 60) -> int:
+        """The exit code, once the program has ended."""
+        deadline = time.monotonic() + timeout
+        while self._receive(deadline):
+            pass
+        _, status = os.waitpid(self._pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    def close(self) -> None:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        os.close(self._master)
+
+    def _receive(self, deadline: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], max(0, deadline - time.monotonic()))
+        try:
+            data = os.read(self._master, 65536) if ready else b""
+        except OSError:  # Linux's way to say that the other side is closed
+            data = b""
+        self.screen += data.decode(errors="replace")
+        return bool(data)
+
+
+@pytest.fixture
+def terminal(default_model_path: Path, tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """A function that starts a command line on a terminal; its history lies in a folder apart."""
+    opened = []
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(default_model_path.parents[1])
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    (home / "cache").symlink_to(cache_folder())
+
+    def start(*arguments: str) -> Terminal:
+        env = os.environ | {"ONEIROS_HOME": str(home), "TERM": "xterm", "COLUMNS": "100"}
+        opened.append(Terminal([sys.executable, "-m", "oneiros", *arguments], env))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()

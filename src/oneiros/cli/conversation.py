@@ -112,7 +112,7 @@ class Conversation:
         if generation.finish_reason != "length":
             return ""
         if generation.context_full:
-            return f" · the context of {self._model.context:,} tokens is full: /reset starts afresh"
+            return f" · context of {self._model.context:,} tokens is full: /reset starts afresh"
         return " · cut at --max-tokens"
 
     def _save(self, path: Path) -> None:
