@@ -88,8 +88,10 @@ def report(bench: str, rows: Sequence[Row], json: bool) -> None:
         print(jsonlib.dumps(as_json(bench, rows), indent=2))
         return
     console = Console()
-    console.print(f"[bold]{bench}[/bold]  {this_machine()}", highlight=False)
-    table = Table("case", "metric")
+    console.print(f"[bold]{bench}[/bold]\n{this_machine()}\n", highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("case", "metric"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("ours", "peer", "ratio", "target", "holds"):
         table.add_column(heading, justify="right")
     for row in rows:
