@@ -97,6 +97,7 @@ def convert(
         UnsupportedModelError: the engine does not run the model, or the destination's format
             cannot express it.
     """
+    destination = destination.absolute()
     to_gguf = destination.suffix.lower() == ".gguf"
     types: Mapping[TensorType, object] = GGUF_TYPES if to_gguf else FOLDER_TYPES
     if tensor_type is not None and tensor_type not in types:
@@ -107,8 +108,8 @@ def convert(
         )
     if destination.exists() and not _is_empty_folder(destination, to_gguf):
         raise ModelFileError(f"{destination}: exists already. Choose another name or remove it.")
-    if not destination.absolute().parent.is_dir():
-        raise ModelFileError(f"{destination.absolute().parent}: no such folder to write into.")
+    if not destination.parent.is_dir():
+        raise ModelFileError(f"{destination.parent}: no such folder to write into.")
     parameters = open_parameters(source)
     if to_gguf:
         _write_file(parameters, destination, tensor_type, progress)
