@@ -102,6 +102,13 @@ def test_a_value_beyond_half_precision_is_refused():
         quantize(np.full((1, 32), -65520 * 8.0, np.float32), TensorType.Q4_1)
 
 
+@pytest.mark.parametrize("tensor_type", [TensorType.Q8_0, TensorType.Q4_0, TensorType.Q4_1])
+def test_blocks_too_small_for_a_scale_are_zero(tensor_type):
+    values = np.full((1, 32), 1e-40, np.float32)
+    values[0, 0] = -1e-40
+    assert np.abs(dequantize(quantize(values, tensor_type), tensor_type)).max() == 0
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 @pytest.mark.parametrize("tensor_type", [TensorType.Q8_0, TensorType.Q4_0, TensorType.Q4_1])
 def test_values_that_no_block_can_hold_are_refused(tensor_type, value):

@@ -225,8 +225,9 @@ def _to_half(values: Floats) -> Bytes:
 
 def _reciprocal(scale: Floats) -> Floats:
     """1 / scale, and 0 where the scale is 0 or so small that the quotient would overflow."""
-    usable = np.abs(scale) >= np.finfo(np.float32).tiny
-    return np.divide(1, scale, out=np.zeros_like(scale), where=usable)
+    with np.errstate(divide="ignore", over="ignore"):
+        reciprocal = np.float32(1) / scale
+    return np.where(np.isfinite(reciprocal), reciprocal, np.float32(0))
 
 
 def _pack_nibbles(integers: Bytes) -> Bytes:
