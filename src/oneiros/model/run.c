@@ -8,12 +8,18 @@
  * The network is a Llama (Touvron et al. 2023) or a Qwen2/Qwen3: a decoder-only transformer with RMS
  * normalisation, rotary positions, grouped-query attention and a gated feed-forward layer.
  *
- * Numbers: weights are dequantised to float32 row by row. As in Oneiros' own engine, the input of a
- * product with a quantised matrix is first rounded to 8 bits per block of 32, and cached keys and
- * values to FP16, so that both programs write the same greedy text. With -f nothing is rounded.
+ * Numbers: like Oneiros' own engine, this rounds the input of a product with a quantised matrix to 8 bits
+ * per block of 32, and cached keys and values to FP16. Such rounding makes one bit of difference grow until
+ * another word is chosen, so every sum is taken in the engine's order: both write the same text, bit for
+ * bit the same logits. With -f nothing is rounded, and sums take the order that is quickest here.
  *
  * Limits: one prompt, greedy decoding, little-endian machines; text is not Unicode-normalised. */
 #define _POSIX_C_SOURCE 200809L
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF            /* a * b + c rounds twice, as written, and fmaf(a, b, c) once */
+#else
+#pragma GCC optimize("fp-contract=off")
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -47,15 +53,15 @@ typedef struct {                /* the first bytes of model.bin */
     int32_t ffn_width;          /* features inside the feed-forward layer */
     int32_t vocabulary;
     int32_t context;            /* positions the model was trained for */
-    int32_t rope_dim;           /* features of a head that rotate */
-    int32_t rope_interleaved;   /* pairs are (2i, 2i + 1), else (i, i + rope_dim / 2) */
+    int32_t rope_interleaved;   /* rotated pairs are (2i, 2i + 1), else (i, i + head_dim / 2) */
     float rms_epsilon;
     int32_t splitter;           /* how text is cut before merging: see piece_end */
     int32_t characters;         /* merging starts from characters (SentencePiece), else from bytes */
-    int32_t space_prefix;       /* a space is put before the text (SentencePiece) */
+    int32_t space_prefix;       /* a space is put before: 0 no text, 1 one that opens the input, 2 all */
     int32_t whole_words;        /* a piece that is in the vocabulary needs no merging (Llama 3) */
     int32_t bos;                /* token that starts every text, -1: none */
-    int32_t prefix, suffix;     /* tokens of a chat before and after what the user says */
+    int32_t prefix, suffix;     /* tokens of a chat before and after the text that holds what the user says */
+    int32_t before, after;      /* bytes of that text before and after what the user says */
     int32_t stops;              /* tokens that end a reply */
     int32_t ranges, merges;     /* entries of the two tables below */
     int32_t pieces;             /* vocabulary that text may become (the rest is added vocabulary) */
@@ -101,8 +107,9 @@ typedef struct {
 
 typedef struct {
     Header h;
-    const double *frequencies;  /* (rope_dim / 2) radians per position: base^(-2i / rope_dim), scaled */
+    const float *frequencies;   /* (head_dim / 2) radians per position: base^(-2i / head_dim), scaled */
     const int32_t *prefix, *suffix, *stops;
+    const char *before, *after;
     Vocabulary words;
     Matrix embedding;           /* (vocabulary, width) */
     Matrix output_norm;         /* (1, width) */
@@ -116,20 +123,16 @@ typedef struct {
     bool exact;                 /* -f: round neither activations nor the cache */
     int capacity;               /* positions in the cache */
     float *keys, *values;       /* (layers, capacity, kv_heads, head_dim) */
-    float *x;                   /* (BATCH, width) the residual stream */
-    float *norm;                /* (BATCH, width) its normalised copy */
-    float *q;                   /* (BATCH, heads, head_dim) */
-    float *k, *v;               /* (BATCH, kv_heads, head_dim) */
+    float *x, *norm, *delta;    /* (BATCH, width) the residual stream, normalised, what is added to it */
+    float *q, *k, *v;           /* (BATCH, heads, head_dim) and 2 x (BATCH, kv_heads, head_dim) */
     float *mixed;               /* (BATCH, heads, head_dim) values, averaged by attention */
-    float *scores;              /* (BATCH, heads, capacity) */
     float *gate, *up;           /* (BATCH, ffn_width) */
-    float *delta;               /* (BATCH, width) what a layer adds to the residual stream */
-    float *rounded;             /* (BATCH, most columns of a matrix) */
+    int8_t *codes;              /* (BATCH, most columns of a matrix) the input of a product, in 8 bits */
+    float *scale, *sum;         /* (BATCH, blocks of 32) what a code stands for, and the sum of each block */
     float *logits;              /* (BATCH, vocabulary) */
 } State;
 
-static _Noreturn void die(const char *format, ...)
-{
+static _Noreturn void die(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     fputs("run: ", stderr);
@@ -139,8 +142,7 @@ static _Noreturn void die(const char *format, ...)
     exit(1);
 }
 
-static void *allocate(size_t count, size_t size)
-{
+static void *allocate(size_t count, size_t size) {
     void *memory = calloc(count ? count : 1, size);
     if (!memory) die("not enough memory for %zu x %zu bytes", count, size);
     return memory;
@@ -150,35 +152,22 @@ static void *allocate(size_t count, size_t size)
 
 typedef struct { const uint8_t *start; size_t size, at; } File;
 
-static const void *take(File *f, size_t count, size_t size)
-{
+static const void *take(File *f, size_t count, size_t size) {
     if (count > (f->size - f->at) / size) die("the parameter file is truncated: export it again");
     const void *taken = f->start + f->at;
     f->at += count * size;
     return taken;
 }
 
-static size_t row_bytes(int type, int columns)
-{
-    size_t n = columns;
-    switch (type) {
-    case F32:  return n * 4;
-    case F16:  return n * 2;
-    case BF16: return n * 2;
-    case Q4_0: return n / 32 * 18;
-    case Q4_1: return n / 32 * 20;
-    case Q5_0: return n / 32 * 22;
-    case Q5_1: return n / 32 * 24;
-    case Q8_0: return n / 32 * 34;
-    case Q4_K: return n / 256 * 144;
-    case Q5_K: return n / 256 * 176;
-    case Q6_K: return n / 256 * 210;
-    default:   die("unknown matrix type %d", type);
-    }
+static size_t row_bytes(int type, int columns) {
+    static const struct { int weights, bytes; } block[] = {
+        [F32] = {1, 4}, [F16] = {1, 2}, [BF16] = {1, 2}, [Q8_0] = {32, 34}, [Q4_0] = {32, 18}, [Q4_1] = {32, 20},
+        [Q5_0] = {32, 22}, [Q5_1] = {32, 24}, [Q4_K] = {256, 144}, [Q5_K] = {256, 176}, [Q6_K] = {256, 210},
+    };
+    return (size_t)columns / block[type].weights * block[type].bytes;
 }
 
-static Matrix take_matrix(File *f)
-{
+static Matrix take_matrix(File *f) {
     const int32_t *shape = take(f, 4, sizeof *shape);       /* type, rows, columns, zero */
     const uint64_t *offset = take(f, 1, sizeof *offset);    /* from the start of the file */
     Matrix m = {shape[0], shape[1], shape[2], f->start + *offset};
@@ -187,8 +176,7 @@ static Matrix take_matrix(File *f)
     return m;
 }
 
-static Model open_model(const char *path)
-{
+static Model open_model(const char *path) {
     int descriptor = open(path, O_RDONLY);
     struct stat status;
     if (descriptor < 0 || fstat(descriptor, &status) < 0) die("%s: %s", path, strerror(errno));
@@ -200,7 +188,7 @@ static Model open_model(const char *path)
     Model m;
     memcpy(&m.h, take(&f, 1, sizeof m.h), sizeof m.h);
     if (memcmp(m.h.magic, "ONEIROS", 8) || m.h.version != 1) die("%s: not written by this version of oneiros export", path);
-    m.frequencies = take(&f, m.h.rope_dim / 2, sizeof(double));
+    m.frequencies = take(&f, m.h.head_dim / 2, sizeof(float));
     m.prefix = take(&f, m.h.prefix, sizeof(int32_t));
     m.suffix = take(&f, m.h.suffix, sizeof(int32_t));
     m.stops = take(&f, m.h.stops, sizeof(int32_t));
@@ -210,7 +198,9 @@ static Model open_model(const char *path)
     m.words.sorted = take(&f, m.h.pieces, sizeof(int32_t));
     m.words.offsets = take(&f, m.h.vocabulary + 1, sizeof(uint32_t));
     m.words.text = take(&f, m.words.offsets[m.h.vocabulary], 1);
-    f.at = (f.at + 7) / 8 * 8;
+    m.before = take(&f, m.h.before, 1);
+    m.after = take(&f, m.h.after, 1);
+    take(&f, -f.at % 8, 1);
     m.embedding = take_matrix(&f);
     m.output_norm = take_matrix(&f);
     m.output = take_matrix(&f);
@@ -228,36 +218,28 @@ static Model open_model(const char *path)
     return m;
 }
 
-static State new_state(const Model *m, int capacity, bool exact)
-{
+static float *floats(size_t rows, size_t columns) { return allocate(rows * columns, sizeof(float)); }
+
+static State new_state(const Model *m, int capacity, bool exact) {
     const Header *h = &m->h;
     size_t heads = (size_t)h->heads * h->head_dim, kv_heads = (size_t)h->kv_heads * h->head_dim;
     size_t widest = heads > (size_t)h->ffn_width ? heads : (size_t)h->ffn_width;
     if (widest < (size_t)h->width) widest = h->width;
     return (State){
-        .exact = exact,
-        .capacity = capacity,
-        .keys = allocate(h->layers * (size_t)capacity * kv_heads, sizeof(float)),
-        .values = allocate(h->layers * (size_t)capacity * kv_heads, sizeof(float)),
-        .x = allocate(BATCH * (size_t)h->width, sizeof(float)),
-        .norm = allocate(BATCH * (size_t)h->width, sizeof(float)),
-        .q = allocate(BATCH * heads, sizeof(float)),
-        .k = allocate(BATCH * kv_heads, sizeof(float)),
-        .v = allocate(BATCH * kv_heads, sizeof(float)),
-        .mixed = allocate(BATCH * heads, sizeof(float)),
-        .scores = allocate(BATCH * (size_t)h->heads * capacity, sizeof(float)),
-        .gate = allocate(BATCH * (size_t)h->ffn_width, sizeof(float)),
-        .up = allocate(BATCH * (size_t)h->ffn_width, sizeof(float)),
-        .delta = allocate(BATCH * (size_t)h->width, sizeof(float)),
-        .rounded = allocate(BATCH * widest, sizeof(float)),
-        .logits = allocate(BATCH * (size_t)h->vocabulary, sizeof(float)),
+        .exact = exact, .capacity = capacity,
+        .keys = floats((size_t)h->layers * capacity, kv_heads), .values = floats((size_t)h->layers * capacity, kv_heads),
+        .x = floats(BATCH, h->width), .norm = floats(BATCH, h->width), .delta = floats(BATCH, h->width),
+        .q = floats(BATCH, heads), .k = floats(BATCH, kv_heads), .v = floats(BATCH, kv_heads),
+        .mixed = floats(BATCH, heads),
+        .gate = floats(BATCH, h->ffn_width), .up = floats(BATCH, h->ffn_width),
+        .codes = allocate(BATCH, widest), .scale = floats(BATCH, widest / 32), .sum = floats(BATCH, widest / 32),
+        .logits = floats(BATCH, h->vocabulary),
     };
 }
 
 /* ---- numbers: how weights are stored, how activations are rounded ----------------------------- */
 
-static float float_of_bits(uint32_t bits)
-{
+static float float_of_bits(uint32_t bits) {
     float x;
     memcpy(&x, &bits, sizeof x);
     return x;
@@ -280,165 +262,182 @@ static float round_to_half(float x)     /* to nearest, ties to even */
     return float_of_bits(bits & ~0x1fffu);
 }
 
-static void round_to_int8(const float *x, float *rounded, size_t count)
-{
-    for (size_t block = 0; block < count; block += 32) {
-        float largest = 0;
-        for (int i = 0; i < 32; i++) largest = fmaxf(largest, fabsf(x[block + i]));
-        float step = largest / 127, inverse = largest > 0 ? 127 / largest : 0;
-        for (int i = 0; i < 32; i++) rounded[block + i] = nearbyintf(x[block + i] * inverse) * step;
-    }
-}
+typedef struct {                /* 32 weights: scale * code + minimum */
+    int8_t codes[32];
+    float scale[2], minimum;    /* a scale for each half */
+} Block;
 
 /* The 6-bit scale (which = 0) or minimum (which = 1) of sub-block j of a Q4_K or Q5_K block. */
-static int scale6(const uint8_t *packed, int j, int which)
-{
+static int scale6(const uint8_t *packed, int j, int which) {
     if (j < 4) return packed[j + 4 * which] & 63;
     return (packed[j + 4] >> 4 * which & 15) | packed[j - 4 + 4 * which] >> 6 << 4;
 }
 
-/* Blocks as GGUF stores them. `w` has room for `columns` weights. */
-static void dequantise_row(const Matrix *m, int row, float *w)
-{
-    size_t bytes = row_bytes(m->type, m->columns);
-    const uint8_t *p = m->data + row * bytes, *end = p + bytes;
-    switch (m->type) {
-    case F32:
-        memcpy(w, p, bytes);
-        break;
-    case F16:
-        for (; p < end; p += 2) *w++ = half(p);
-        break;
-    case BF16:
-        for (; p < end; p += 2) *w++ = float_of_bits((uint32_t)p[0] << 16 | (uint32_t)p[1] << 24);
-        break;
-    case Q8_0:                          /* scale, 32 signed bytes */
-        for (; p < end; p += 34, w += 32) {
-            float scale = half(p);
-            for (int i = 0; i < 32; i++) w[i] = scale * (int8_t)p[2 + i];
+/* Reads block b of a row of a quantised matrix, as GGUF stores it. The engine keeps scales as FP16. */
+static void read_block(Block *block, int type, const uint8_t *row, int b, bool exact) {
+    int8_t *codes = block->codes;
+    if (type < Q4_K) {
+        const uint8_t *p = row + row_bytes(type, 32) * b;
+        bool five = type == Q5_0 || type == Q5_1, has_minimum = type == Q4_1 || type == Q5_1;
+        block->scale[0] = block->scale[1] = half(p), p += 2;
+        block->minimum = has_minimum ? half(p) : 0, p += has_minimum ? 2 : 0;
+        if (type == Q8_0) {             /* scale, 32 signed bytes */
+            memcpy(codes, p, 32);
+            return;
         }
-        break;
-    case Q4_0:                          /* scale, 32 nibbles: low ones are weights 0 to 15 */
-        for (; p < end; p += 18, w += 32) {
-            float scale = half(p);
-            for (int i = 0; i < 16; i++) {
-                w[i] = scale * ((p[2 + i] & 15) - 8);
-                w[i + 16] = scale * ((p[2 + i] >> 4) - 8);
-            }
-        }
-        break;
-    case Q4_1:                          /* scale, minimum, 32 nibbles */
-        for (; p < end; p += 20, w += 32) {
-            float scale = half(p), minimum = half(p + 2);
-            for (int i = 0; i < 16; i++) {
-                w[i] = scale * (p[4 + i] & 15) + minimum;
-                w[i + 16] = scale * (p[4 + i] >> 4) + minimum;
-            }
-        }
-        break;
-    case Q5_0: case Q5_1:               /* scale, minimum (Q5_1), 32 fifth bits, 32 nibbles */
-        while (p < end) {
-            float scale = half(p), minimum = m->type == Q5_1 ? half(p + 2) : -16 * scale;
-            p += m->type == Q5_1 ? 4 : 2;
-            for (int i = 0; i < 16; i++) {
-                w[i] = scale * ((p[4 + i] & 15) | (p[i / 8] >> i % 8 & 1) << 4) + minimum;
-                w[i + 16] = scale * (p[4 + i] >> 4 | (p[2 + i / 8] >> i % 8 & 1) << 4) + minimum;
-            }
-            p += 20, w += 32;
-        }
-        break;
-    case Q4_K: case Q5_K:               /* two scales, 8 x (6-bit scale, minimum), fifth bits (Q5_K), nibbles */
-        for (; p < end; p += m->type == Q4_K ? 144 : 176) {
-            const uint8_t *fifth = p + 16, *nibbles = m->type == Q4_K ? p + 16 : p + 48;
-            for (int j = 0; j < 8; j++) {
-                float scale = half(p) * scale6(p + 4, j, 0), minimum = half(p + 2) * scale6(p + 4, j, 1);
-                for (int i = 0; i < 32; i++) {
-                    int q = nibbles[j / 2 * 32 + i] >> j % 2 * 4 & 15;
-                    if (m->type == Q5_K) q |= (fifth[i] >> j & 1) << 4;
-                    *w++ = scale * q - minimum;
-                }
-            }
-        }
-        break;
-    case Q6_K:                          /* 256 nibbles, 256 bit pairs above them, 16 scales, one over all */
-        for (; p < end; p += 210) {
-            float scale = half(p + 208);
-            for (int i = 0; i < 256; i++) {
-                int part = i / 128, quarter = i / 32 % 4;
-                int low = p[part * 64 + quarter % 2 * 32 + i % 32] >> quarter / 2 * 4 & 15;
-                int high = p[128 + part * 32 + i % 32] >> 2 * quarter & 3;
-                *w++ = scale * (int8_t)p[192 + i / 16] * ((low | high << 4) - 32);
-            }
-        }
-        break;
+        uint32_t fifth = 0;             /* scale, minimum (_1), 32 fifth bits (Q5), 32 nibbles, low ones first */
+        if (five) memcpy(&fifth, p, 4), p += 4;
+        int zero = has_minimum ? 0 : five ? 16 : 8;
+        for (int i = 0; i < 16; i++) codes[i] = (p[i] & 15) - zero;
+        for (int i = 0; i < 16; i++) codes[i + 16] = (p[i] >> 4) - zero;
+        for (int i = 0; five && i < 32; i++) codes[i] += fifth >> i << 4 & 16;
+        return;
+    }
+    const uint8_t *p = row + row_bytes(type, 256) * (b / 8);    /* blocks of 256, of which this is part j */
+    int j = b % 8;
+    if (type == Q6_K) {                 /* nibbles, bit pairs above them, 16 scales, the scale of scales */
+        const uint8_t *low = p + j / 4 * 64 + j % 2 * 32, *high = p + 128 + j / 4 * 32;
+        int shift = j / 2 % 2 * 4, high_shift = j % 4 * 2;
+        for (int i = 0; i < 32; i++) codes[i] = ((low[i] >> shift & 15) | (high[i] >> high_shift & 3) << 4) - 32;
+        for (int i = 0; i < 2; i++) block->scale[i] = half(p + 208) * (int8_t)p[192 + 2 * j + i];
+        block->minimum = 0;
+    } else {                            /* scales of scales, 8 x (scale, minimum), fifth bits (Q5_K), nibbles */
+        const uint8_t *low = p + (type == Q4_K ? 16 : 48) + j / 2 * 32;
+        for (int i = 0; i < 32; i++) codes[i] = low[i] >> j % 2 * 4 & 15;
+        for (int i = 0; type == Q5_K && i < 32; i++) codes[i] |= (p[16 + i] >> j & 1) << 4;
+        block->scale[0] = block->scale[1] = half(p) * scale6(p + 4, j, 0);
+        block->minimum = -half(p + 2) * scale6(p + 4, j, 1);
+    }
+    if (exact) return;
+    for (int i = 0; i < 2; i++) block->scale[i] = round_to_half(block->scale[i]);
+    block->minimum = round_to_half(block->minimum);
+}
+
+static bool is_quantised(const Matrix *m) { return m->type != F32 && m->type != F16 && m->type != BF16; }
+
+static void read_row(const Matrix *m, int row, bool exact, float *w) {
+    const uint8_t *p = m->data + row * row_bytes(m->type, m->columns);
+    if (m->type == F32) memcpy(w, p, m->columns * sizeof *w);
+    if (m->type == F16) for (int i = 0; i < m->columns; i++) w[i] = half(p + 2 * i);
+    if (m->type == BF16) for (int i = 0; i < m->columns; i++) w[i] = float_of_bits((uint32_t)p[2 * i] << 16 | (uint32_t)p[2 * i + 1] << 24);
+    if (!is_quantised(m)) return;
+    for (int b = 0; b < m->columns / 32; b++, w += 32) {
+        Block block;
+        read_block(&block, m->type, p, b, exact);
+        for (int i = 0; i < 32; i++) w[i] = block.codes[i] * block.scale[i / 16] + block.minimum;
+    }
+}
+
+/* Rounds each block of 32 activations to integers up to 127 times a scale. */
+static void quantise(State *s, const float *x, size_t blocks) {
+    for (size_t b = 0; b < blocks; b++, x += 32) {
+        float largest = 0;
+        int sum = 0;
+        for (int i = 0; i < 32; i++) largest = fmaxf(largest, fabsf(x[i]));
+        float inverse = largest > 0 ? 127 / largest : 0;
+        for (int i = 0; i < 32; i++) sum += s->codes[b * 32 + i] = (int8_t)nearbyintf(x[i] * inverse);
+        s->scale[b] = largest / 127;
+        s->sum[b] = s->scale[b] * (float)sum;
     }
 }
 
 /* ---- the network ------------------------------------------------------------------------------ */
 
-static float dot(const float *a, const float *b, int n)
-{
-    enum { LANES = 32 };                /* independent sums, which a compiler turns into vectors */
-    float sums[LANES] = {0};
-    int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) sums[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) sums[i % LANES] += a[i] * b[i];
+enum { LANES = 16 };                    /* sums that are kept side by side, which compilers turn into vectors */
+
+static float sum_of(float lanes[LANES]) {
     for (int step = LANES / 2; step; step /= 2)
-        for (int j = 0; j < step; j++) sums[j] += sums[j + step];
-    return sums[0];
+        for (int i = 0; i < step; i++) lanes[i] += lanes[i + step];
+    return lanes[0];
 }
 
-/* y = x w^T: x is (count, columns of w), y is (count, rows of w). Each row is dequantised once. */
-static void multiply(State *s, float *y, const float *x, const Matrix *w, int count)
-{
-    bool quantised = w->type != F32 && w->type != F16 && w->type != BF16;
-    if (quantised && !s->exact) {
-        round_to_int8(x, s->rounded, (size_t)count * w->columns);
-        x = s->rounded;
+static float dot(const float *a, const float *b, int n) {
+    float lanes[LANES] = {0};
+    for (int i = 0; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lanes[j] += a[i + j] * b[i + j];
+    for (int i = n / LANES * LANES; i < n; i++) lanes[0] += a[i] * b[i];
+    return sum_of(lanes);
+}
+
+static float dot_in_order(const float *a, const float *b, int n) {
+    float sum = 0;
+    for (int i = 0; i < n; i++) sum = fmaf(a[i], b[i], sum);
+    return sum;
+}
+
+static inline int dot_codes(const int8_t *a, const int8_t *b, int n) {
+    int sum = 0;
+    for (int i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+static float dot_blocks(const Block *w, const int8_t *x, const float *scale, const float *sums, int blocks, bool halves) {
+    float sum = 0;
+    for (int b = 0; b < blocks; b++, w++, x += 32) {
+        if (halves) {
+            sum = fmaf((float)dot_codes(w->codes, x, 16), w->scale[0] * scale[b], sum);
+            sum = fmaf((float)dot_codes(w->codes + 16, x + 16, 16), w->scale[1] * scale[b], sum);
+        } else {
+            sum = fmaf((float)dot_codes(w->codes, x, 32), w->scale[0] * scale[b], sum);
+            sum = fmaf(w->minimum, sums[b], sum);
+        }
     }
+    return sum;
+}
+
+/* y = x w^T: x is (count, columns of w), y is (count, rows of w). Each row is unpacked once. */
+static void multiply(State *s, float *y, const float *x, const Matrix *w, int count) {
+    int columns = w->columns, blocks = columns / 32;
+    bool integers = is_quantised(w) && !s->exact;
+    if (integers) quantise(s, x, (size_t)count * blocks);
     PARALLEL
     for (int row = 0; row < w->rows; row++) {
-        float weights[w->columns];
-        dequantise_row(w, row, weights);
-        for (int t = 0; t < count; t++)
-            y[(size_t)t * w->rows + row] = dot(weights, x + (size_t)t * w->columns, w->columns);
+        if (integers) {
+            Block unpacked[blocks];
+            for (int b = 0; b < blocks; b++)
+                read_block(unpacked + b, w->type, w->data + row * row_bytes(w->type, columns), b, false);
+            for (size_t t = 0; t < (size_t)count; t++)
+                y[t * w->rows + row] = dot_blocks(unpacked, s->codes + t * columns, s->scale + t * blocks,
+                                                  s->sum + t * blocks, blocks, w->type == Q6_K);
+        } else {
+            float weights[columns];
+            read_row(w, row, true, weights);
+            for (size_t t = 0; t < (size_t)count; t++)
+                y[t * w->rows + row] = (s->exact ? dot : dot_in_order)(weights, x + t * columns, columns);
+        }
     }
 }
 
 /* y = x / sqrt(mean(x^2) + epsilon) * gain, for each of `count` rows (Zhang & Sennrich 2019). */
-static void rms_norm(float *y, const float *x, const Matrix *gain, int count, float epsilon)
-{
+static void rms_norm(float *y, const float *x, const Matrix *gain, int count, float epsilon) {
     int n = gain->columns;
     float gains[n];
-    dequantise_row(gain, 0, gains);
+    read_row(gain, 0, true, gains);
     for (int t = 0; t < count; t++, x += n, y += n) {
-        double squares = 0;
-        for (int i = 0; i < n; i++) squares += (double)x[i] * x[i];
-        float scale = (float)(1 / sqrt(squares / n + epsilon));
+        float squares[LANES] = {0};
+        for (int i = 0; i < n; i++) squares[i % LANES] = fmaf(x[i], x[i], squares[i % LANES]);
+        float scale = 1.0f / sqrtf(sum_of(squares) / (float)n + epsilon);
         for (int i = 0; i < n; i++) y[i] = x[i] * scale * gains[i];
     }
 }
 
-static void add_bias(float *y, const Matrix *bias, int count)
-{
+static void add_bias(float *y, const Matrix *bias, int count) {
     if (!bias->rows) return;
     float values[bias->columns];
-    dequantise_row(bias, 0, values);
+    read_row(bias, 0, true, values);
     for (int t = 0; t < count; t++)
         for (int i = 0; i < bias->columns; i++) *y++ += values[i];
 }
 
 /* Rotates each pair of a head's features by position * frequency (Su et al. 2021). x is (count, heads, head_dim). */
-static void rotate(const Model *m, float *x, int heads, int position, int count)
-{
-    int pairs = m->h.rope_dim / 2;
+static void rotate(const Model *m, float *x, int heads, int position, int count) {
+    int pairs = m->h.head_dim / 2;
     int stride = m->h.rope_interleaved ? 2 : 1, partner = m->h.rope_interleaved ? 1 : pairs;
     for (int t = 0; t < count; t++) {
         float cosine[pairs], sine[pairs];
         for (int i = 0; i < pairs; i++) {
-            cosine[i] = (float)cos((position + t) * m->frequencies[i]);
-            sine[i] = (float)sin((position + t) * m->frequencies[i]);
+            cosine[i] = (float)cos((double)(position + t) * m->frequencies[i]);
+            sine[i] = (float)sin((double)(position + t) * m->frequencies[i]);
         }
         for (int head = 0; head < heads; head++, x += m->h.head_dim)
             for (int i = 0; i < pairs; i++) {
@@ -449,51 +448,62 @@ static void rotate(const Model *m, float *x, int heads, int position, int count)
     }
 }
 
-static void softmax(float *x, int n)
-{
-    float largest = x[0], sum = 0;
-    for (int i = 1; i < n; i++) largest = fmaxf(largest, x[i]);
-    for (int i = 0; i < n; i++) sum += x[i] = expf(x[i] - largest);
-    for (int i = 0; i < n; i++) x[i] /= sum;
+/* e^x as the engine computes it: 2^n times the Taylor series of the rest; e^-87 below that. */
+static float exponential(float x) {
+    x = fmaxf(x, -87);
+    float n = nearbyintf(x * 1.44269504f), sum = 1.0f / 5040;
+    float rest = fmaf(n, -1.42860677e-6f, fmaf(n, -0.693145752f, x));   /* x - n ln 2, in two steps */
+    static const float terms[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1, 1};
+    for (int i = 0; i < 7; i++) sum = fmaf(sum, rest, terms[i]);
+    return sum * float_of_bits((uint32_t)(127 + (int)n) << 23);
 }
 
-/* mixed = softmax(q k^T / sqrt(head_dim)) v over all positions up to each token's own. */
-static void attend(const Model *m, State *s, const float *keys, const float *values, int position, int count)
-{
+/* mixed = softmax(q k^T / sqrt(head_dim)) v over all positions up to each token's own, in spans of positions:
+ * the results of two spans are put together by their largest scores and sums (Milakov & Gimelshein 2018). */
+static void attend(const Model *m, State *s, const float *keys, const float *values, int position, int count) {
+    enum { SPAN = 256 };
     const Header *h = &m->h;
-    int dim = h->head_dim, stride = h->kv_heads * dim;
+    int dim = h->head_dim, stride = h->kv_heads * dim, group = h->heads / h->kv_heads;
     PARALLEL
     for (int job = 0; job < count * h->heads; job++) {
-        int t = job / h->heads, head = job % h->heads, visible = position + t + 1;
-        int offset = head / (h->heads / h->kv_heads) * dim;
-        float *scores = s->scores + (size_t)job * s->capacity;
-        float *mixed = s->mixed + (size_t)job * dim;
-        for (int i = 0; i < visible; i++)
-            scores[i] = dot(s->q + (size_t)job * dim, keys + (size_t)i * stride + offset, dim) / sqrtf((float)dim);
-        softmax(scores, visible);
-        memset(mixed, 0, dim * sizeof *mixed);
-        for (int i = 0; i < visible; i++)
-            for (int j = 0; j < dim; j++) mixed[j] += scores[i] * values[(size_t)i * stride + offset + j];
+        int visible = position + job / h->heads + 1, offset = job % h->heads / group * dim;
+        float query[dim], *mixed = s->mixed + (size_t)job * dim, largest = -INFINITY, total = 0;
+        for (int j = 0; j < dim; j++) query[j] = s->q[(size_t)job * dim + j] * (1.0f / sqrtf((float)dim)), mixed[j] = 0;
+        for (int first = 0; first < visible; first += SPAN) {
+            const float *key = keys + (size_t)first * stride + offset, *value = values + (size_t)first * stride + offset;
+            int n = visible - first < SPAN ? visible - first : SPAN;
+            float score[SPAN], sums[LANES] = {0}, most = -INFINITY, part[dim];
+            for (int i = 0; i < n; i++) {
+                score[i] = dot_in_order(key + (size_t)i * stride, query, dim);
+                most = fmaxf(most, score[i]);
+            }
+            for (int i = 0; i < n; i++) sums[i % LANES] += score[i] = exponential(score[i] - most);
+            memset(part, 0, sizeof part);
+            for (int i = 0; i < n; i++)
+                for (int j = 0; j < dim; j++) part[j] = fmaf(value[(size_t)i * stride + j], score[i], part[j]);
+            float both = fmaxf(largest, most), before = exponential(largest - both), now = exponential(most - both);
+            largest = both;
+            total = total * before + sum_of(sums) * now;
+            for (int j = 0; j < dim; j++) mixed[j] = fmaf(mixed[j], before, part[j] * now);
+        }
+        for (int j = 0; j < dim; j++) mixed[j] /= total;
     }
 }
 
-static void remember(const State *s, float *cache, const float *x, size_t count)
-{
+static void remember(const State *s, float *cache, const float *x, size_t count) {
     for (size_t i = 0; i < count; i++) cache[i] = s->exact ? x[i] : round_to_half(x[i]);
 }
 
-static void add(float *x, const float *delta, size_t count)
-{
+static void add(float *x, const float *delta, size_t count) {
     for (size_t i = 0; i < count; i++) x[i] += delta[i];
 }
 
 /* The forward pass of `count` tokens (at most BATCH) that stand at `position` and after it.
  * Returns the logits of all of them, (count, vocabulary), or with `last` of the last one alone. */
-static const float *forward(const Model *m, State *s, const int *tokens, int count, int position, bool last)
-{
+static const float *forward(const Model *m, State *s, const int *tokens, int count, int position, bool last) {
     const Header *h = &m->h;
     int width = h->width, kv_width = h->kv_heads * h->head_dim;
-    for (int t = 0; t < count; t++) dequantise_row(&m->embedding, tokens[t], s->x + (size_t)t * width);
+    for (int t = 0; t < count; t++) read_row(&m->embedding, tokens[t], s->exact, s->x + (size_t)t * width);
 
     for (int layer = 0; layer < h->layers; layer++) {
         const Layer *l = m->layer + layer;
@@ -521,7 +531,7 @@ static const float *forward(const Model *m, State *s, const int *tokens, int cou
         multiply(s, s->gate, s->norm, &l->gate, count);
         multiply(s, s->up, s->norm, &l->up, count);
         for (size_t i = 0; i < (size_t)count * h->ffn_width; i++)       /* SwiGLU (Shazeer 2020) */
-            s->gate[i] *= s->up[i] / (1 + expf(-s->gate[i]));
+            s->gate[i] = s->gate[i] / (1 + exponential(-fmaxf(s->gate[i], -88))) * s->up[i];
         multiply(s, s->delta, s->gate, &l->down, count);
         add(s->x, s->delta, (size_t)count * width);
     }
@@ -544,15 +554,13 @@ typedef struct {
     uint8_t *class;             /* (count + 1) OTHER, LETTER, NUMBER or SPACE; the last is OTHER */
 } Characters;
 
-static int compare_range(const void *code, const void *range)
-{
+static int compare_range(const void *code, const void *range) {
     uint32_t c = *(const uint32_t *)code;
     const Range *r = range;
     return c < r->first ? -1 : c > r->last;
 }
 
-static int decode_character(const uint8_t *s, int left, uint32_t *code)
-{
+static int decode_character(const uint8_t *s, int left, uint32_t *code) {
     int length = s[0] < 0x80 ? 1 : s[0] >> 5 == 6 ? 2 : s[0] >> 4 == 14 ? 3 : s[0] >> 3 == 30 ? 4 : 0;
     *code = length < 2 ? s[0] : s[0] & (0x7fu >> length);
     for (int i = 1; i < length; i++) {
@@ -563,8 +571,7 @@ static int decode_character(const uint8_t *s, int left, uint32_t *code)
     return length ? length : 1;
 }
 
-static Characters read_characters(const Model *m, const char *text, int length)
-{
+static Characters read_characters(const Model *m, const char *text, int length) {
     Characters c = {0, allocate(length + 1, sizeof(int)), allocate(length + 1, sizeof(uint32_t)), allocate(length + 1, 1)};
     for (int at = 0; at < length; c.count++) {
         uint32_t *code = c.code + c.count;
@@ -577,8 +584,7 @@ static Characters read_characters(const Model *m, const char *text, int length)
     return c;
 }
 
-static int run_end(const Characters *c, int i, int class)
-{
+static int run_end(const Characters *c, int i, int class) {
     while (i < c->count && c->class[i] == class) i++;
     return i;
 }
@@ -586,8 +592,7 @@ static int run_end(const Characters *c, int i, int class)
 static bool line_end(uint32_t code) { return code == '\r' || code == '\n'; }
 
 /* Where an apostrophe's 's 't 'm 'd 're 've or 'll ends that begins at i, or i. */
-static int contraction_end(const Characters *c, int i, bool any_case)
-{
+static int contraction_end(const Characters *c, int i, bool any_case) {
     if (c->code[i] != '\'' || i + 1 >= c->count) return i;
     uint32_t fold = any_case ? 0x20 : 0, a = c->code[i + 1] | fold, b = i + 2 < c->count ? c->code[i + 2] | fold : 0;
     if (a == 's' || a == 't' || a == 'm' || a == 'd') return i + 2;
@@ -596,8 +601,7 @@ static int contraction_end(const Characters *c, int i, bool any_case)
 
 /* Where the piece ends that begins at character i. Pieces are tokenised on their own. The rules are those of
  * GPT-2 (Radford et al. 2019), SmolLM (GPT-2's, after setting each digit apart), Llama 3 and Qwen2. */
-static int piece_end(const Characters *c, int i, int splitter)
-{
+static int piece_end(const Characters *c, int i, int splitter) {
     if (splitter == WHOLE) return c->count;
     bool classic = splitter == GPT2 || splitter == SMOLLM, space = c->code[i] == ' ';
     int j = contraction_end(c, i, !classic);
@@ -626,8 +630,7 @@ static int piece_end(const Characters *c, int i, int splitter)
 }
 
 /* The token whose bytes are exactly these, or -1. */
-static int find_token(const Model *m, const char *bytes, int length)
-{
+static int find_token(const Model *m, const char *bytes, int length) {
     const Vocabulary *w = &m->words;
     for (int low = 0, high = m->h.pieces; low < high;) {
         int middle = (low + high) / 2, token = w->sorted[middle], size = w->offsets[token + 1] - w->offsets[token];
@@ -640,16 +643,14 @@ static int find_token(const Model *m, const char *bytes, int length)
     return -1;
 }
 
-static int compare_merge(const void *a, const void *b)
-{
+static int compare_merge(const void *a, const void *b) {
     const Merge *x = a, *y = b;
     int left = (x->left > y->left) - (x->left < y->left), right = (x->right > y->right) - (x->right < y->right);
     return left ? left : right;
 }
 
 /* Byte-pair encoding (Sennrich et al. 2016): merge the neighbours of lowest rank, leftmost first, until none can. */
-static int merge_tokens(const Model *m, int *tokens, int count)
-{
+static int merge_tokens(const Model *m, int *tokens, int count) {
     const Merge **found = allocate(count, sizeof *found);       /* found[i]: the merge of tokens i and i + 1 */
     const Merge *all = m->words.merges;
     for (int i = 0; i + 1 < count; i++)
@@ -671,12 +672,12 @@ static int merge_tokens(const Model *m, int *tokens, int count)
 }
 
 /* Writes the text's tokens, at most one per byte (and one for a space before it), and returns how many. */
-static int encode(const Model *m, const char *text, int *tokens)
-{
-    int length = (int)strlen(text), total = 0;
-    char *copy = allocate(length + 2, 1);
-    if (m->h.space_prefix && length) copy[0] = ' ', length++;
-    strcpy(copy + (m->h.space_prefix && *text), text);
+static int encode(const Model *m, const char *text, bool opens, int *tokens) {
+    bool prefixed = *text && (m->h.space_prefix == 2 || (m->h.space_prefix == 1 && opens));
+    int length = (int)strlen(text) + prefixed, total = 0;
+    char *copy = allocate(length + 1, 1);
+    copy[0] = ' ';
+    memcpy(copy + prefixed, text, length - prefixed);
     Characters c = read_characters(m, copy, length);
     for (int i = 0, end; i < c.count; i = end) {
         int *piece = tokens + total, count = 0;
@@ -702,38 +703,33 @@ static int encode(const Model *m, const char *text, int *tokens)
 /* ---- generation ------------------------------------------------------------------------------- */
 
 /* Reads the whole prompt in batches; returns the logits of its last token. */
-static const float *read_prompt(const Model *m, State *s, const int *tokens, int count)
-{
+static const float *read_prompt(const Model *m, State *s, const int *tokens, int count) {
     const float *logits = NULL;
     for (int at = 0; at < count; at += BATCH)
         logits = forward(m, s, tokens + at, count - at < BATCH ? count - at : BATCH, at, true);
     return logits;
 }
 
-static int most_probable(const float *logits, int count)
-{
+static int most_probable(const float *logits, int count) {
     int best = 0;
     for (int i = 1; i < count; i++)
         if (logits[i] > logits[best]) best = i;
     return best;
 }
 
-static bool is_stop(const Model *m, int token)
-{
+static bool is_stop(const Model *m, int token) {
     for (int i = 0; i < m->h.stops; i++)
         if (m->stops[i] == token) return true;
     return false;
 }
 
-static double seconds(void)
-{
+static double seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static void generate(const Model *m, State *s, const int *prompt, int count, int most)
-{
+static void generate(const Model *m, State *s, const int *prompt, int count, int most) {
     double start = seconds(), prompt_end;
     const float *logits = read_prompt(m, s, prompt, count);
     int made = 0, token = most_probable(logits, m->h.vocabulary);
@@ -750,8 +746,7 @@ static void generate(const Model *m, State *s, const int *prompt, int count, int
 }
 
 /* Writes the logits of every position, float32 (count, vocabulary), for tests. */
-static void write_logits(const Model *m, State *s, const int *tokens, int count, const char *path)
-{
+static void write_logits(const Model *m, State *s, const int *tokens, int count, const char *path) {
     FILE *file = fopen(path, "wb");
     if (!file) die("%s: %s", path, strerror(errno));
     for (int at = 0; at < count; at += BATCH) {
@@ -762,8 +757,7 @@ static void write_logits(const Model *m, State *s, const int *tokens, int count,
     if (fclose(file)) die("%s: %s", path, strerror(errno));
 }
 
-static char *read_input(void)
-{
+static char *read_input(void) {
     size_t size = 0, room = 1 << 16;
     char *text = allocate(room, 1);
     while ((size += fread(text + size, 1, room - size - 1, stdin)) == room - 1)
@@ -772,8 +766,7 @@ static char *read_input(void)
     return text;
 }
 
-static int read_ids(const Model *m, const char *text, int *tokens)
-{
+static int read_ids(const Model *m, const char *text, int *tokens) {
     int count = 0;
     for (char *end; *(text += strspn(text, " \t\r\n")); text = end) {
         long token = strtol(text, &end, 10);
@@ -791,8 +784,7 @@ static const char usage[] =
     "  -t        print the token ids of the prompt and stop\n"
     "  -l FILE   text is token ids; write the logits of every position to FILE and stop\n";
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     bool complete = false, exact = false, print_ids = false;
     const char *logits_path = NULL;
     int most = 256;
@@ -809,17 +801,23 @@ int main(int argc, char **argv)
         }
     }
     Model m = open_model(argv[1]);
+    if (optind + 1 < argc) die("options come before the text, and a text of many words needs quotes");
     const char *text = optind < argc ? argv[optind] : read_input();
-    int *tokens = allocate(strlen(text) + m.h.prefix + m.h.suffix + 2, sizeof(int)), count = 0;
+    int *tokens = allocate(strlen(text) + m.h.prefix + m.h.before + m.h.after + m.h.suffix + 2, sizeof(int)), count = 0;
 
     if (logits_path) count = read_ids(&m, text, tokens), most = 0;
     else if (complete) {
         if (m.h.bos >= 0) tokens[count++] = m.h.bos;
-        count += encode(&m, text, tokens + count);
+        count += encode(&m, text, true, tokens + count);
     } else {
         if (!m.h.prefix && !m.h.suffix) die("this model has no chat format: use -c to continue a text");
+        size_t length = strlen(text);
+        char *said = allocate(m.h.before + length + m.h.after + 1, 1);
+        memcpy(said, m.before, m.h.before);
+        memcpy(said + m.h.before, text, length);
+        memcpy(said + m.h.before + length, m.after, m.h.after);
         for (int i = 0; i < m.h.prefix; i++) tokens[count++] = m.prefix[i];
-        count += encode(&m, text, tokens + count);
+        count += encode(&m, said, !m.h.prefix, tokens + count);
         for (int i = 0; i < m.h.suffix; i++) tokens[count++] = m.suffix[i];
     }
     if (print_ids) {
