@@ -40,6 +40,15 @@ def test_run_takes_system_stop_and_standard_input(oneiros: Callable[..., Any]) -
     assert cut == plain["text"][:3] + "\n"
 
 
+def test_a_reply_that_does_not_fit_the_context_is_said_to_be_cut(
+    oneiros: Callable[..., Any],
+) -> None:
+    endless = ("--temperature", "0", "--frequency-penalty", "-2")
+    done = oneiros("run", MODEL, "Say hello.", *endless, "--context", 64)
+    assert done.returncode == 0
+    assert done.stderr == "oneiros: the reply was cut: the context is full (--context).\n"
+
+
 def test_run_with_the_same_seed_says_the_same(oneiros: Callable[..., Any]) -> None:
     options = ("--seed", "7", "--max-tokens", "12", "--temperature", "1.5")
     first, second = (oneiros("run", MODEL, "Tell a story.", *options).stdout for _ in range(2))

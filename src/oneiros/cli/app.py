@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
-from typing import Annotated, Protocol, TextIO
+from typing import Annotated, NoReturn, Protocol, TextIO
 
 import typer
 
@@ -26,6 +27,7 @@ from oneiros.cli import (
 from oneiros.errors import OneirosError
 
 FAILURE = 1
+NO_MEMORY = "Not enough memory. Choose a smaller context (--context) or a smaller model."
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -93,7 +95,11 @@ def main() -> None:
         app()
     except OneirosError as error:
         _fail(str(error))
+    except MemoryError:
+        _fail(NO_MEMORY)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            _fail(NO_MEMORY)
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -105,7 +111,7 @@ def _never_fail_to_encode(stream: TextIO) -> None:
         stream.reconfigure(errors="replace")
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     from oneiros.cli.output import printable
 
     print(f"oneiros: {printable(message)}", file=sys.stderr)

@@ -17,7 +17,7 @@ def command(
         str, typer.Argument(metavar="MODEL", help="A name that `oneiros models` lists, or a path.")
     ] = "smollm2-135m",
     system: options.System = None,
-    max_tokens: options.MaxTokens = None,
+    max_tokens: options.MaxTokens = options.MAX_TOKENS,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -56,4 +56,6 @@ def command(
 
         Conversation(language_model, sampling, system).run()
     else:
-        generating.show(language_model.chat(system=system).send(question, sampling))
+        generation = language_model.chat(system=system).send(question, sampling)
+        generating.show(generation)
+        generating.warn_if_cut(generation)

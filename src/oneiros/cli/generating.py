@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from oneiros.cli import output
+from oneiros.cli import options, output
 
 if TYPE_CHECKING:
     from oneiros.engine.language_model import Generation, LanguageModel
@@ -23,6 +23,17 @@ def show(generation: Generation) -> None:
         last = piece or last
     if not last.endswith("\n"):
         output.write("\n")
+
+
+def warn_if_cut(generation: Generation) -> None:
+    """Say on standard error that a reply is not whole, unless that is what was asked for."""
+    if generation.context_full:
+        print("oneiros: the reply was cut: the context is full (--context).", file=sys.stderr)
+    elif len(generation.token_ids) == options.MAX_TOKENS:
+        print(
+            f"oneiros: the reply was cut at {options.MAX_TOKENS:,} tokens (--max-tokens).",
+            file=sys.stderr,
+        )
 
 
 def consume(generation: Generation) -> None:

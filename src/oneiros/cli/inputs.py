@@ -24,7 +24,11 @@ def model_path(name: str) -> Path:
     from oneiros.model import catalog
 
     with pull_progress() as report:
-        return catalog.ensure(name, report)
+        path = catalog.ensure(name, report)
+    for known in catalog.known_models():
+        if known.kind != "language" and known.installed_path == path:
+            raise OneirosError(f"{known.name} is no language model: {known.summary}.")
+    return path
 
 
 def load_model(

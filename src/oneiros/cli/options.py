@@ -10,6 +10,9 @@ import typer
 if TYPE_CHECKING:
     from oneiros.engine.sampling import SamplingOptions
 
+MAX_TOKENS = 2048
+"""Small models sometimes repeat themselves for ever; this ends it before the context does."""
+
 _SAMPLING = "Sampling"
 _MACHINE = "Machine"
 
@@ -50,12 +53,8 @@ System = Annotated[
 # The defaults are those of SamplingOptions, whose module is too heavy to import for --help; a test
 # compares them.
 MaxTokens = Annotated[
-    int | None,
-    typer.Option(
-        show_default="as many as fit",
-        help="Tokens after which a reply ends.",
-        rich_help_panel=_SAMPLING,
-    ),
+    int,
+    typer.Option(help="Tokens after which a reply is cut.", rich_help_panel=_SAMPLING),
 ]
 Temperature = Annotated[
     float | None,

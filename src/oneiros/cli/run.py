@@ -21,7 +21,7 @@ def command(
     ] = None,
     system: options.System = None,
     json: options.Json = False,
-    max_tokens: options.MaxTokens = None,
+    max_tokens: options.MaxTokens = options.MAX_TOKENS,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -58,3 +58,4 @@ def command(
         output.write_json(generating.as_json(language_model, generation))
     else:
         generating.show(generation)
+        generating.warn_if_cut(generation)
