@@ -38,7 +38,7 @@ from tests.model.builders import build_folder, build_gguf, tiny_architecture, wi
 Logits = NDArray[np.float32]
 
 QUESTIONS = ("Why is the sky blue?", "Tell me a story about a fox.", "What is 7 times 8?")
-BEGINNINGS = ("Once upon a time", "def fibonacci(n):\n", "ROMEO:\n", "The capital of France is")
+BEGINNINGS = ("Once upon a time", "def fibonacci(n):\n", "ROMEO:\n")
 GREEDY = SamplingOptions(temperature=0, max_tokens=64)
 
 

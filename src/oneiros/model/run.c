@@ -159,19 +159,20 @@ static const void *take(File *f, size_t count, size_t size) {
     return taken;
 }
 
-static size_t row_bytes(int type, int columns) {
-    static const struct { int weights, bytes; } block[] = {
-        [F32] = {1, 4}, [F16] = {1, 2}, [BF16] = {1, 2}, [Q8_0] = {32, 34}, [Q4_0] = {32, 18}, [Q4_1] = {32, 20},
-        [Q5_0] = {32, 22}, [Q5_1] = {32, 24}, [Q4_K] = {256, 144}, [Q5_K] = {256, 176}, [Q6_K] = {256, 210},
-    };
-    return (size_t)columns / block[type].weights * block[type].bytes;
+static const struct { int weights, bytes; } block_of[] = {
+    [F32] = {1, 4}, [F16] = {1, 2}, [BF16] = {1, 2}, [Q8_0] = {32, 34}, [Q4_0] = {32, 18}, [Q4_1] = {32, 20},
+    [Q5_0] = {32, 22}, [Q5_1] = {32, 24}, [Q4_K] = {256, 144}, [Q5_K] = {256, 176}, [Q6_K] = {256, 210},
+};
+
+static size_t row_bytes(const Matrix *m) {
+    return (size_t)m->columns / block_of[m->type].weights * block_of[m->type].bytes;
 }
 
 static Matrix take_matrix(File *f) {
     const int32_t *shape = take(f, 4, sizeof *shape);       /* type, rows, columns, zero */
     const uint64_t *offset = take(f, 1, sizeof *offset);    /* from the start of the file */
     Matrix m = {shape[0], shape[1], shape[2], f->start + *offset};
-    if (*offset > f->size || m.rows * row_bytes(m.type, m.columns) > f->size - *offset)
+    if (*offset > f->size || m.rows * row_bytes(&m) > f->size - *offset)
         die("the parameter file is truncated: export it again");
     return m;
 }
@@ -273,58 +274,75 @@ static int scale6(const uint8_t *packed, int j, int which) {
     return (packed[j + 4] >> 4 * which & 15) | packed[j - 4 + 4 * which] >> 6 << 4;
 }
 
-/* Reads block b of a row of a quantised matrix, as GGUF stores it. The engine keeps scales as FP16. */
-static void read_block(Block *block, int type, const uint8_t *row, int b, bool exact) {
-    int8_t *codes = block->codes;
-    if (type < Q4_K) {
-        const uint8_t *p = row + row_bytes(type, 32) * b;
-        bool five = type == Q5_0 || type == Q5_1, has_minimum = type == Q4_1 || type == Q5_1;
-        block->scale[0] = block->scale[1] = half(p), p += 2;
-        block->minimum = has_minimum ? half(p) : 0, p += has_minimum ? 2 : 0;
-        if (type == Q8_0) {             /* scale, 32 signed bytes */
-            memcpy(codes, p, 32);
-            return;
-        }
-        uint32_t fifth = 0;             /* scale, minimum (_1), 32 fifth bits (Q5), 32 nibbles, low ones first */
-        if (five) memcpy(&fifth, p, 4), p += 4;
-        int zero = has_minimum ? 0 : five ? 16 : 8;
-        for (int i = 0; i < 16; i++) codes[i] = (p[i] & 15) - zero;
-        for (int i = 0; i < 16; i++) codes[i + 16] = (p[i] >> 4) - zero;
-        for (int i = 0; five && i < 32; i++) codes[i] += fifth >> i << 4 & 16;
+/* Q8_0: scale, 32 signed bytes. Q4 and Q5: scale, minimum (_1), 32 fifth bits (Q5), 32 nibbles, low ones first. */
+static void read_block(Block *restrict block, int type, const uint8_t *restrict p) {
+    int8_t *restrict codes = block->codes;
+    bool five = type == Q5_0 || type == Q5_1, has_minimum = type == Q4_1 || type == Q5_1;
+    int zero = has_minimum ? 0 : five ? 16 : 8;
+    uint32_t fifth = 0;
+    block->scale[0] = block->scale[1] = half(p), p += 2;
+    block->minimum = has_minimum ? half(p) : 0, p += has_minimum ? 2 : 0;
+    if (type == Q8_0) {
+        memcpy(codes, p, 32);
         return;
     }
-    const uint8_t *p = row + row_bytes(type, 256) * (b / 8);    /* blocks of 256, of which this is part j */
-    int j = b % 8;
-    if (type == Q6_K) {                 /* nibbles, bit pairs above them, 16 scales, the scale of scales */
+    if (five) memcpy(&fifth, p, 4), p += 4;
+    for (int i = 0; i < 16; i += 8) {   /* sixteen nibbles at a time */
+        uint64_t both, low, high;
+        memcpy(&both, p + i, 8);
+        low = both & 0x0f0f0f0f0f0f0f0f, high = both >> 4 & 0x0f0f0f0f0f0f0f0f;
+        memcpy(codes + i, &low, 8);
+        memcpy(codes + 16 + i, &high, 8);
+    }
+    for (int i = 0; zero && i < 32; i++) codes[i] -= zero;
+    for (int i = 0; five && i < 32; i++) codes[i] += fifth >> i << 4 & 16;
+}
+
+/* Part j of the 8 in a block of 256 weights. Q6_K: nibbles, bit pairs above them, 16 scales, their scale.
+ * Q4_K, Q5_K: the scales of the 8 scales and minima, these, fifth bits (Q5_K), nibbles. */
+static void read_part(Block *restrict block, int type, const uint8_t *restrict p, int j, bool exact) {
+    int8_t *restrict codes = block->codes;
+    if (type == Q6_K) {
         const uint8_t *low = p + j / 4 * 64 + j % 2 * 32, *high = p + 128 + j / 4 * 32;
         int shift = j / 2 % 2 * 4, high_shift = j % 4 * 2;
         for (int i = 0; i < 32; i++) codes[i] = ((low[i] >> shift & 15) | (high[i] >> high_shift & 3) << 4) - 32;
         for (int i = 0; i < 2; i++) block->scale[i] = half(p + 208) * (int8_t)p[192 + 2 * j + i];
         block->minimum = 0;
-    } else {                            /* scales of scales, 8 x (scale, minimum), fifth bits (Q5_K), nibbles */
+    } else {
         const uint8_t *low = p + (type == Q4_K ? 16 : 48) + j / 2 * 32;
         for (int i = 0; i < 32; i++) codes[i] = low[i] >> j % 2 * 4 & 15;
         for (int i = 0; type == Q5_K && i < 32; i++) codes[i] |= (p[16 + i] >> j & 1) << 4;
         block->scale[0] = block->scale[1] = half(p) * scale6(p + 4, j, 0);
         block->minimum = -half(p + 2) * scale6(p + 4, j, 1);
     }
-    if (exact) return;
+    if (exact) return;                  /* the engine keeps these products as FP16 */
     for (int i = 0; i < 2; i++) block->scale[i] = round_to_half(block->scale[i]);
     block->minimum = round_to_half(block->minimum);
 }
 
-static bool is_quantised(const Matrix *m) { return m->type != F32 && m->type != F16 && m->type != BF16; }
+static void read_blocks(Block *blocks, const Matrix *m, int row, bool exact) {
+    int bytes = block_of[m->type].bytes, parts = block_of[m->type].weights / 32;
+    const uint8_t *p = m->data + row * row_bytes(m);
+    for (int b = 0; b < m->columns / 32; b++) {
+        if (parts == 1) read_block(blocks + b, m->type, p + (size_t)b * bytes);
+        else read_part(blocks + b, m->type, p + (size_t)(b / 8) * bytes, b % 8, exact);
+    }
+}
 
-static void read_row(const Matrix *m, int row, bool exact, float *w) {
-    const uint8_t *p = m->data + row * row_bytes(m->type, m->columns);
-    if (m->type == F32) memcpy(w, p, m->columns * sizeof *w);
-    if (m->type == F16) for (int i = 0; i < m->columns; i++) w[i] = half(p + 2 * i);
-    if (m->type == BF16) for (int i = 0; i < m->columns; i++) w[i] = float_of_bits((uint32_t)p[2 * i] << 16 | (uint32_t)p[2 * i + 1] << 24);
-    if (!is_quantised(m)) return;
-    for (int b = 0; b < m->columns / 32; b++, w += 32) {
-        Block block;
-        read_block(&block, m->type, p, b, exact);
-        for (int i = 0; i < 32; i++) w[i] = block.codes[i] * block.scale[i / 16] + block.minimum;
+static bool is_quantised(const Matrix *m) { return block_of[m->type].weights > 1; }
+
+static void read_row(float *w, const Matrix *m, int row, bool exact) {
+    const uint8_t *p = m->data + row * row_bytes(m);
+    if (is_quantised(m)) {
+        Block blocks[m->columns / 32];
+        read_blocks(blocks, m, row, exact);
+        for (Block *b = blocks; b < blocks + m->columns / 32; b++, w += 32)
+            for (int i = 0; i < 32; i++) w[i] = b->codes[i] * b->scale[i / 16] + b->minimum;
+    } else if (m->type == F32) {
+        memcpy(w, p, m->columns * sizeof *w);
+    } else {
+        for (int i = 0; i < m->columns; i++)
+            w[i] = m->type == F16 ? half(p + 2 * i) : float_of_bits((uint32_t)(p[2 * i] | p[2 * i + 1] << 8) << 16);
     }
 }
 
@@ -394,14 +412,13 @@ static void multiply(State *s, float *y, const float *x, const Matrix *w, int co
     for (int row = 0; row < w->rows; row++) {
         if (integers) {
             Block unpacked[blocks];
-            for (int b = 0; b < blocks; b++)
-                read_block(unpacked + b, w->type, w->data + row * row_bytes(w->type, columns), b, false);
+            read_blocks(unpacked, w, row, false);
             for (size_t t = 0; t < (size_t)count; t++)
                 y[t * w->rows + row] = dot_blocks(unpacked, s->codes + t * columns, s->scale + t * blocks,
                                                   s->sum + t * blocks, blocks, w->type == Q6_K);
         } else {
             float weights[columns];
-            read_row(w, row, true, weights);
+            read_row(weights, w, row, true);
             for (size_t t = 0; t < (size_t)count; t++)
                 y[t * w->rows + row] = (s->exact ? dot : dot_in_order)(weights, x + t * columns, columns);
         }
@@ -412,7 +429,7 @@ static void multiply(State *s, float *y, const float *x, const Matrix *w, int co
 static void rms_norm(float *y, const float *x, const Matrix *gain, int count, float epsilon) {
     int n = gain->columns;
     float gains[n];
-    read_row(gain, 0, true, gains);
+    read_row(gains, gain, 0, true);
     for (int t = 0; t < count; t++, x += n, y += n) {
         float squares[LANES] = {0};
         for (int i = 0; i < n; i++) squares[i % LANES] = fmaf(x[i], x[i], squares[i % LANES]);
@@ -424,7 +441,7 @@ static void rms_norm(float *y, const float *x, const Matrix *gain, int count, fl
 static void add_bias(float *y, const Matrix *bias, int count) {
     if (!bias->rows) return;
     float values[bias->columns];
-    read_row(bias, 0, true, values);
+    read_row(values, bias, 0, true);
     for (int t = 0; t < count; t++)
         for (int i = 0; i < bias->columns; i++) *y++ += values[i];
 }
@@ -503,7 +520,7 @@ static void add(float *x, const float *delta, size_t count) {
 static const float *forward(const Model *m, State *s, const int *tokens, int count, int position, bool last) {
     const Header *h = &m->h;
     int width = h->width, kv_width = h->kv_heads * h->head_dim;
-    for (int t = 0; t < count; t++) read_row(&m->embedding, tokens[t], s->exact, s->x + (size_t)t * width);
+    for (int t = 0; t < count; t++) read_row(s->x + (size_t)t * width, &m->embedding, tokens[t], s->exact);
 
     for (int layer = 0; layer < h->layers; layer++) {
         const Layer *l = m->layer + layer;
