@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from oneiros.errors import UnsupportedModelError
 from oneiros.model.chat_format import load_chat_format
 from oneiros.model.export import export
 from oneiros.model.parameters import Parameters, open_parameters
-from oneiros.model.tokenizer import Tokenizer, load_tokenizer
+from oneiros.model.pretokenizers import pre_tokenizer
+from oneiros.model.tokenizer import (
+    Tokenizer,
+    load_tokenizer,
+    tokenizer_from_json,
+    tokenizer_from_sentencepiece,
+)
+from tests.model.builders import build_folder, build_gguf, tiny_architecture
+from tests.model.tokenizer_builders import (
+    byte_level_json,
+    edited_json,
+    mistral_model,
+    sentencepiece_json,
+)
+from tests.model.tokenizer_texts import unicode_soup
 
 TEXTS = (
     "Why is the sky blue?",
@@ -53,7 +70,12 @@ def exported(parameters: Parameters, tmp_path_factory: pytest.TempPathFactory) -
 
 def run(folder: Path, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["./run", "model.bin", *arguments], cwd=folder, input=text, capture_output=True, text=True
+        ["./run", "model.bin", *arguments],
+        cwd=folder,
+        input=text,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",  # a reply may end within a character
     )
 
 
@@ -114,3 +136,70 @@ def test_the_program_says_what_is_wrong(exported: Path) -> None:
     )
     too_long = run(exported, "-l", "logits", text="5 " * 9000)
     assert "9000 tokens long, 808 more than the model's context" in too_long.stderr
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "smollm", "llama-bpe", "qwen2"])
+def test_the_program_cuts_words_as_the_pre_tokenizer_does(
+    exported: Path, name: str, tmp_path: Path
+) -> None:
+    named = pre_tokenizer(name)
+    changes = {"pre_tokenizer": named.definition, "model.ignore_merges": named.ignore_merges}
+    path = edited_json(byte_level_json(tmp_path), changes)
+    tokenizer, folder = exported_with_tokenizer(exported, path, tmp_path)
+    for text in (*TEXTS, unicode_soup(3000)):
+        assert ids_in_c(folder, "-c", text=text) == tokenizer.prompt_ids(text)
+
+
+@pytest.mark.parametrize("metaspace", [None, "first", "always", "never"])
+def test_the_program_merges_characters_as_sentencepiece_does(
+    exported: Path, metaspace: str | None, tmp_path: Path
+) -> None:
+    path = sentencepiece_json(tmp_path, metaspace)
+    tokenizer, folder = exported_with_tokenizer(exported, path, tmp_path)
+    for text in (*TEXTS, unicode_soup(200)):
+        assert ids_in_c(folder, "-c", text=text) == tokenizer.prompt_ids(text)
+
+
+def test_the_program_merges_as_mistral_does(exported: Path, tmp_path: Path) -> None:
+    tokenizer, folder = exported_with_tokenizer(exported, mistral_model(tmp_path), tmp_path)
+    for text in (*TEXTS, unicode_soup(200)):
+        assert ids_in_c(folder, "-c", text=text) == tokenizer.prompt_ids(text)
+
+
+def test_a_pre_tokenizer_that_the_program_lacks_is_refused(tmp_path: Path) -> None:
+    path = build_gguf(tmp_path / "tiny.gguf", metadata={"tokenizer.ggml.pre": "deepseek-v3"})
+    with pytest.raises(UnsupportedModelError, match=r"run\.c cuts text"):
+        export(open_parameters(path), tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+
+
+def test_a_model_without_a_chat_format_only_continues(exported: Path, tmp_path: Path) -> None:
+    folder = build_folder(tmp_path / "base", tiny_architecture())
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["chat_template"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    plain = (folder / "tokenizer.json").read_text().replace("<|im_start|>", "<|other|>")
+    (folder / "tokenizer.json").write_text(plain)
+    assert not export(open_parameters(folder), tmp_path).answers
+    (tmp_path / "run").symlink_to(exported / "run")
+    assert "has no chat format: use -c" in run(tmp_path, "hello").stderr
+    assert run(tmp_path, "-c", "-n", "5", "hello").returncode == 0
+
+
+def exported_with_tokenizer(
+    exported: Path, tokenizer_file: Path, tmp_path: Path
+) -> tuple[Tokenizer, Path]:
+    """A tiny model that has the tokenizer of a file, and the folder that it is exported to."""
+    load = tokenizer_from_json if tokenizer_file.suffix == ".json" else tokenizer_from_sentencepiece
+    tokenizer = load(tokenizer_file)
+    model = build_folder(
+        tmp_path / "model", tiny_architecture(vocabulary=tokenizer.vocabulary_size)
+    )
+    (model / "tokenizer.json").unlink()
+    for file in (tokenizer_file, tokenizer_file.with_name("tokenizer_config.json")):
+        if file.exists():
+            shutil.copy(file, model)
+    folder = tmp_path / "exported"
+    export(open_parameters(model), folder)
+    (folder / "run").symlink_to(exported / "run")
+    return load_tokenizer(open_parameters(model)), folder

@@ -67,7 +67,7 @@ typedef struct {                /* the first bytes of model.bin */
     int32_t pieces;             /* vocabulary that text may become (the rest is added vocabulary) */
 } Header;
 
-enum { F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14, BF16 = 30 };
+enum { F32 = 0, F16 = 1, BF16 = 30, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14 };
 
 typedef struct {
     int type, rows, columns;    /* rows = 0: the model has no such matrix */
@@ -172,6 +172,7 @@ static Matrix take_matrix(File *f) {
     const int32_t *shape = take(f, 4, sizeof *shape);       /* type, rows, columns, zero */
     const uint64_t *offset = take(f, 1, sizeof *offset);    /* from the start of the file */
     Matrix m = {shape[0], shape[1], shape[2], f->start + *offset};
+    if (m.type < 0 || m.type > BF16 || !block_of[m.type].weights) die("unknown matrix type %d", m.type);
     if (*offset > f->size || m.rows * row_bytes(&m) > f->size - *offset)
         die("the parameter file is truncated: export it again");
     return m;
@@ -188,7 +189,8 @@ static Model open_model(const char *path) {
 
     Model m;
     memcpy(&m.h, take(&f, 1, sizeof m.h), sizeof m.h);
-    if (memcmp(m.h.magic, "ONEIROS", 8) || m.h.version != 1) die("%s: not written by this version of oneiros export", path);
+    if (memcmp(m.h.magic, "ONEIROS", 8) || m.h.version != 1)
+        die("%s: not written by this version of oneiros export", path);
     m.frequencies = take(&f, m.h.head_dim / 2, sizeof(float));
     m.prefix = take(&f, m.h.prefix, sizeof(int32_t));
     m.suffix = take(&f, m.h.suffix, sizeof(int32_t));
@@ -207,15 +209,8 @@ static Model open_model(const char *path) {
     m.output = take_matrix(&f);
     if (!m.output.rows) m.output = m.embedding;
     m.layer = allocate(m.h.layers, sizeof(Layer));
-    for (Layer *l = m.layer; l < m.layer + m.h.layers; l++) {
-        l->attention_norm = take_matrix(&f);
-        l->query = take_matrix(&f), l->key = take_matrix(&f), l->value = take_matrix(&f);
-        l->query_bias = take_matrix(&f), l->key_bias = take_matrix(&f), l->value_bias = take_matrix(&f);
-        l->query_norm = take_matrix(&f), l->key_norm = take_matrix(&f);
-        l->attention_output = take_matrix(&f);
-        l->ffn_norm = take_matrix(&f);
-        l->gate = take_matrix(&f), l->up = take_matrix(&f), l->down = take_matrix(&f);
-    }
+    Matrix *end = (Matrix *)(m.layer + m.h.layers);     /* a Layer is its matrices, in the file's order */
+    for (Matrix *next = (Matrix *)m.layer; next < end; next++) *next = take_matrix(&f);
     return m;
 }
 
@@ -228,11 +223,11 @@ static State new_state(const Model *m, int capacity, bool exact) {
     if (widest < (size_t)h->width) widest = h->width;
     return (State){
         .exact = exact, .capacity = capacity,
-        .keys = floats((size_t)h->layers * capacity, kv_heads), .values = floats((size_t)h->layers * capacity, kv_heads),
+        .keys = floats((size_t)h->layers * capacity, kv_heads),
+        .values = floats((size_t)h->layers * capacity, kv_heads),
         .x = floats(BATCH, h->width), .norm = floats(BATCH, h->width), .delta = floats(BATCH, h->width),
         .q = floats(BATCH, heads), .k = floats(BATCH, kv_heads), .v = floats(BATCH, kv_heads),
-        .mixed = floats(BATCH, heads),
-        .gate = floats(BATCH, h->ffn_width), .up = floats(BATCH, h->ffn_width),
+        .mixed = floats(BATCH, heads), .gate = floats(BATCH, h->ffn_width), .up = floats(BATCH, h->ffn_width),
         .codes = allocate(BATCH, widest), .scale = floats(BATCH, widest / 32), .sum = floats(BATCH, widest / 32),
         .logits = floats(BATCH, h->vocabulary),
     };
@@ -246,16 +241,14 @@ static float float_of_bits(uint32_t bits) {
     return x;
 }
 
-static float half(const uint8_t *p)     /* FP16: 1 sign, 5 exponent and 10 fraction bits */
-{
+static float half(const uint8_t *p) {   /* FP16: 1 sign, 5 exponent and 10 fraction bits */
     uint32_t bits = p[0] | p[1] << 8, sign = (bits & 0x8000u) << 16, rest = bits & 0x7fffu;
     if (rest >= 0x7c00) return float_of_bits(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
     if (rest < 0x0400) return (sign ? -1.0f : 1.0f) * (float)rest * 0x1p-24f;
     return float_of_bits(sign | ((rest << 13) + 0x38000000u));
 }
 
-static float round_to_half(float x)     /* to nearest, ties to even */
-{
+static float round_to_half(float x) {   /* to nearest, ties to even */
     if (fabsf(x) < 0x1p-14f) return copysignf((fabsf(x) + 0.5f) - 0.5f, x);     /* steps of 2^-24 */
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -389,10 +382,11 @@ static inline int dot_codes(const int8_t *a, const int8_t *b, int n) {
     return sum;
 }
 
-static float dot_blocks(const Block *w, const int8_t *x, const float *scale, const float *sums, int blocks, bool halves) {
+/* A row of weights times a token's codes; `scale` and `sums` are those of the token's blocks. */
+static float dot_blocks(const Block *w, const int8_t *x, const float *scale, const float *sums, int blocks, int type) {
     float sum = 0;
     for (int b = 0; b < blocks; b++, w++, x += 32) {
-        if (halves) {
+        if (type == Q6_K) {
             sum = fmaf((float)dot_codes(w->codes, x, 16), w->scale[0] * scale[b], sum);
             sum = fmaf((float)dot_codes(w->codes + 16, x + 16, 16), w->scale[1] * scale[b], sum);
         } else {
@@ -415,7 +409,7 @@ static void multiply(State *s, float *y, const float *x, const Matrix *w, int co
             read_blocks(unpacked, w, row, false);
             for (size_t t = 0; t < (size_t)count; t++)
                 y[t * w->rows + row] = dot_blocks(unpacked, s->codes + t * columns, s->scale + t * blocks,
-                                                  s->sum + t * blocks, blocks, w->type == Q6_K);
+                                                  s->sum + t * blocks, blocks, w->type);
         } else {
             float weights[columns];
             read_row(weights, w, row, true);
@@ -589,7 +583,8 @@ static int decode_character(const uint8_t *s, int left, uint32_t *code) {
 }
 
 static Characters read_characters(const Model *m, const char *text, int length) {
-    Characters c = {0, allocate(length + 1, sizeof(int)), allocate(length + 1, sizeof(uint32_t)), allocate(length + 1, 1)};
+    size_t n = (size_t)length + 1;
+    Characters c = {0, allocate(n, sizeof(int)), allocate(n, sizeof(uint32_t)), allocate(n, 1)};
     for (int at = 0; at < length; c.count++) {
         uint32_t *code = c.code + c.count;
         c.start[c.count] = at;
@@ -660,18 +655,21 @@ static int find_token(const Model *m, const char *bytes, int length) {
     return -1;
 }
 
-static int compare_merge(const void *a, const void *b) {
+static int compare_merges(const void *a, const void *b) {
     const Merge *x = a, *y = b;
     int left = (x->left > y->left) - (x->left < y->left), right = (x->right > y->right) - (x->right < y->right);
     return left ? left : right;
 }
 
+static const Merge *find_merge(const Model *m, const int *pair) {
+    Merge key = {.left = pair[0], .right = pair[1]};
+    return bsearch(&key, m->words.merges, m->h.merges, sizeof key, compare_merges);
+}
+
 /* Byte-pair encoding (Sennrich et al. 2016): merge the neighbours of lowest rank, leftmost first, until none can. */
 static int merge_tokens(const Model *m, int *tokens, int count) {
     const Merge **found = allocate(count, sizeof *found);       /* found[i]: the merge of tokens i and i + 1 */
-    const Merge *all = m->words.merges;
-    for (int i = 0; i + 1 < count; i++)
-        found[i] = bsearch(&(Merge){.left = tokens[i], .right = tokens[i + 1]}, all, m->h.merges, sizeof *all, compare_merge);
+    for (int i = 0; i + 1 < count; i++) found[i] = find_merge(m, tokens + i);
     for (;;) {
         int best = -1;
         for (int i = 0; i + 1 < count; i++)
@@ -681,11 +679,16 @@ static int merge_tokens(const Model *m, int *tokens, int count) {
         count--;
         memmove(tokens + best + 1, tokens + best + 2, (count - best - 1) * sizeof *tokens);
         memmove(found + best + 1, found + best + 2, (count - best - 1) * sizeof *found);
-        for (int i = best ? best - 1 : 0; i <= best && i + 1 < count; i++)
-            found[i] = bsearch(&(Merge){.left = tokens[i], .right = tokens[i + 1]}, all, m->h.merges, sizeof *all, compare_merge);
+        if (best) found[best - 1] = find_merge(m, tokens + best - 1);
+        if (best + 1 < count) found[best] = find_merge(m, tokens + best);
     }
     free(found);
     return count;
+}
+
+static int byte_token(const Model *m, uint8_t byte) {
+    if (m->words.bytes[byte] < 0) die("the vocabulary has no token for byte 0x%02x", byte);
+    return m->words.bytes[byte];
 }
 
 /* Writes the text's tokens, at most one per byte (and one for a space before it), and returns how many. */
@@ -704,12 +707,10 @@ static int encode(const Model *m, const char *text, bool opens, int *tokens) {
             continue;
         }
         for (int j = i; j < end; j++) {
-            int size = c.start[j + 1] - c.start[j], token = m->h.characters ? find_token(m, copy + c.start[j], size) : -1;
+            int token = m->h.characters ? find_token(m, copy + c.start[j], c.start[j + 1] - c.start[j]) : -1;
             if (token >= 0) piece[count++] = token;
-            else for (int k = 0; k < size; k++) {
-                uint8_t byte = (uint8_t)copy[c.start[j] + k];
-                if ((piece[count++] = m->words.bytes[byte]) < 0) die("the vocabulary has no token for byte 0x%02x", byte);
-            }
+            else for (const char *byte = copy + c.start[j]; byte < copy + c.start[j + 1]; byte++)
+                piece[count++] = byte_token(m, (uint8_t)*byte);
         }
         total += merge_tokens(m, piece, count);
     }
@@ -718,14 +719,6 @@ static int encode(const Model *m, const char *text, bool opens, int *tokens) {
 }
 
 /* ---- generation ------------------------------------------------------------------------------- */
-
-/* Reads the whole prompt in batches; returns the logits of its last token. */
-static const float *read_prompt(const Model *m, State *s, const int *tokens, int count) {
-    const float *logits = NULL;
-    for (int at = 0; at < count; at += BATCH)
-        logits = forward(m, s, tokens + at, count - at < BATCH ? count - at : BATCH, at, true);
-    return logits;
-}
 
 static int most_probable(const float *logits, int count) {
     int best = 0;
@@ -748,11 +741,14 @@ static double seconds(void) {
 
 static void generate(const Model *m, State *s, const int *prompt, int count, int most) {
     double start = seconds(), prompt_end;
-    const float *logits = read_prompt(m, s, prompt, count);
+    const float *logits = NULL;
+    for (int at = 0; at < count; at += BATCH)
+        logits = forward(m, s, prompt + at, count - at < BATCH ? count - at : BATCH, at, true);
     int made = 0, token = most_probable(logits, m->h.vocabulary);
     prompt_end = seconds();
     while (made < most && !is_stop(m, token)) {
-        fwrite(m->words.text + m->words.offsets[token], 1, m->words.offsets[token + 1] - m->words.offsets[token], stdout);
+        const uint32_t *at = m->words.offsets + token;
+        fwrite(m->words.text + at[0], 1, at[1] - at[0], stdout);
         fflush(stdout);
         if (++made == most) break;
         token = most_probable(forward(m, s, &token, 1, count + made - 1, true), m->h.vocabulary);
@@ -769,7 +765,8 @@ static void write_logits(const Model *m, State *s, const int *tokens, int count,
     for (int at = 0; at < count; at += BATCH) {
         int n = count - at < BATCH ? count - at : BATCH;
         const float *logits = forward(m, s, tokens + at, n, at, false);
-        if (fwrite(logits, sizeof *logits * m->h.vocabulary, n, file) != (size_t)n) die("%s: %s", path, strerror(errno));
+        size_t size = sizeof *logits * m->h.vocabulary;
+        if (fwrite(logits, size, n, file) != (size_t)n) die("%s: %s", path, strerror(errno));
     }
     if (fclose(file)) die("%s: %s", path, strerror(errno));
 }
@@ -780,6 +777,7 @@ static char *read_input(void) {
     while ((size += fread(text + size, 1, room - size - 1, stdin)) == room - 1)
         if (!(text = realloc(text, room *= 2))) die("not enough memory for the input");
     text[size] = 0;
+    if (strlen(text) < size) die("the input holds a zero byte");
     return text;
 }
 
@@ -801,53 +799,59 @@ static const char usage[] =
     "  -t        print the token ids of the prompt and stop\n"
     "  -l FILE   text is token ids; write the logits of every position to FILE and stop\n";
 
+/* The tokens of a chat whose one message is the text, up to where the assistant's answer begins. */
+static int chat_tokens(const Model *m, const char *text, int *tokens) {
+    if (!m->h.prefix && !m->h.suffix) die("this model has no chat format: use -c to continue a text");
+    size_t length = strlen(text);
+    char *said = allocate(m->h.before + length + m->h.after + 1, 1);
+    memcpy(said, m->before, m->h.before);
+    memcpy(said + m->h.before, text, length);
+    memcpy(said + m->h.before + length, m->after, m->h.after);
+    memcpy(tokens, m->prefix, m->h.prefix * sizeof *tokens);
+    int count = m->h.prefix + encode(m, said, !m->h.prefix, tokens + m->h.prefix);
+    memcpy(tokens + count, m->suffix, m->h.suffix * sizeof *tokens);
+    free(said);
+    return count + m->h.suffix;
+}
+
 int main(int argc, char **argv) {
     bool complete = false, exact = false, print_ids = false;
     const char *logits_path = NULL;
-    int most = 256;
+    int most = 256, count = 0;
     if (argc < 2 || argv[1][0] == '-') die("no parameter file\n%s", usage);
     optind = 2;
     for (int option; (option = getopt(argc, argv, "cn:ftl:")) != -1;) {
         switch (option) {
         case 'c': complete = true; break;
-        case 'n': most = atoi(optarg); break;
+        case 'n': most = abs(atoi(optarg)); break;
         case 'f': exact = true; break;
         case 't': print_ids = true; break;
         case 'l': logits_path = optarg; break;
         default: die("bad option\n%s", usage);
         }
     }
-    Model m = open_model(argv[1]);
     if (optind + 1 < argc) die("options come before the text, and a text of many words needs quotes");
+    Model m = open_model(argv[1]);
     const char *text = optind < argc ? argv[optind] : read_input();
-    int *tokens = allocate(strlen(text) + m.h.prefix + m.h.before + m.h.after + m.h.suffix + 2, sizeof(int)), count = 0;
+    int *tokens = allocate(strlen(text) + m.h.prefix + m.h.before + m.h.after + m.h.suffix + 2, sizeof *tokens);
 
-    if (logits_path) count = read_ids(&m, text, tokens), most = 0;
-    else if (complete) {
+    if (logits_path) {
+        count = read_ids(&m, text, tokens);
+        most = 0;
+    } else if (complete) {
         if (m.h.bos >= 0) tokens[count++] = m.h.bos;
         count += encode(&m, text, true, tokens + count);
     } else {
-        if (!m.h.prefix && !m.h.suffix) die("this model has no chat format: use -c to continue a text");
-        size_t length = strlen(text);
-        char *said = allocate(m.h.before + length + m.h.after + 1, 1);
-        memcpy(said, m.before, m.h.before);
-        memcpy(said + m.h.before, text, length);
-        memcpy(said + m.h.before + length, m.after, m.h.after);
-        for (int i = 0; i < m.h.prefix; i++) tokens[count++] = m.prefix[i];
-        count += encode(&m, said, !m.h.prefix, tokens + count);
-        for (int i = 0; i < m.h.suffix; i++) tokens[count++] = m.suffix[i];
+        count = chat_tokens(&m, text, tokens);
     }
-    if (print_ids) {
-        for (int i = 0; i < count; i++) printf(i ? " %d" : "%d", tokens[i]);
-        putchar('\n');
-        return 0;
-    }
-    if (!count) die("the prompt is empty");
-    if (count > m.h.context) die("the prompt is %d tokens long, %d more than the model's context", count, count - m.h.context);
-    if (most < 0 || most > m.h.context - count) most = m.h.context - count;
+    for (int i = 0; print_ids && i < count; i++) printf("%d%c", tokens[i], i + 1 < count ? ' ' : '\n');
+    if (print_ids) return 0;
 
-    State s = new_state(&m, count + most, exact);
+    int room = m.h.context - count;
+    if (!count) die("the prompt is empty");
+    if (room < 0) die("the prompt is %d tokens long, %d more than the model's context", count, -room);
+    State s = new_state(&m, count + (most < room ? most : room), exact);
     if (logits_path) write_logits(&m, &s, tokens, count, logits_path);
-    else generate(&m, &s, tokens, count, most);
+    else generate(&m, &s, tokens, count, s.capacity - count);
     return 0;
 }
