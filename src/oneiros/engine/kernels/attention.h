@@ -14,33 +14,62 @@ struct span_row {
     float *output; /* [head_dim] */
 };
 
-/* Scores of `rows` rows against the 16 keys at `keys` ([head_dim][16]). */
-INLINE void score_block(const struct span_row *row, const int rows, const uint16_t *keys, int head_dim, int at) {
-    vf sum[SCORE_ROWS * PARTS];
+/* Scores of `rows` rows against the keys of `blocks` blocks of 16 ([block][head_dim][16]). Few rows
+ * take two blocks at once, so that enough additions are under way. The keys at `ahead` come next. */
+INLINE void score_block(const struct span_row *row, const int rows, const int blocks, const uint16_t *keys,
+                        const uint16_t *ahead, int head_dim, int at) {
+    vf sum[2 * SCORE_ROWS * PARTS];
 #pragma GCC unroll 16
-    for (int i = 0; i < rows * PARTS; i++) sum[i] = f_zero();
+    for (int i = 0; i < rows * blocks * PARTS; i++) sum[i] = f_zero();
     for (int d = 0; d < head_dim; d++) {
-#pragma GCC unroll 2
-        for (int part = 0; part < PARTS; part++) {
-            const vf key = f_load_half(keys + 16 * d + LANES * part);
+        __builtin_prefetch(ahead + 16 * blocks * d);
+#pragma GCC unroll 4
+        for (int part = 0; part < blocks * PARTS; part++) {
+            const int block = part / PARTS, lane = part % PARTS * LANES;
+            const vf key = f_load_half(keys + (int64_t)16 * (block * head_dim + d) + lane);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++)
-                sum[r * PARTS + part] = f_fma(key, f_set(row[r].query[d]), sum[r * PARTS + part]);
+                sum[r * blocks * PARTS + part] = f_fma(key, f_set(row[r].query[d]), sum[r * blocks * PARTS + part]);
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
-        for (int part = 0; part < PARTS; part++) f_store(row[r].score + at + LANES * part, sum[r * PARTS + part]);
+#pragma GCC unroll 4
+        for (int part = 0; part < blocks * PARTS; part++)
+            f_store(row[r].score + at + LANES * part, sum[r * blocks * PARTS + part]);
+}
+
+/* Scores of all rows against a page of keys. */
+INLINE void score_page(const struct span_row *row, int rows, const uint16_t *keys, const uint16_t *ahead,
+                       int head_dim, int at) {
+    while (rows > 0) {
+#define ROWS(many)                                                                                 \
+    if (many <= SCORE_ROWS && rows >= many) {                                                      \
+        const int now = many <= SCORE_ROWS ? many : 1;                                             \
+        if (now <= SCORE_ROWS / 2) {                                                               \
+            score_block(row, now, 2, keys, ahead, head_dim, at);                                   \
+        } else {                                                                                   \
+            score_block(row, now, 1, keys, ahead, head_dim, at);                                   \
+            score_block(row, now, 1, keys + 16 * head_dim, ahead + 16 * head_dim, head_dim, at + 16); \
+        }                                                                                          \
+        row += many, rows -= many;                                                                 \
+        continue;                                                                                  \
+    }
+        ROWS(8) ROWS(7) ROWS(6) ROWS(4) ROWS(3) ROWS(2) ROWS(1)
+#undef ROWS
+    }
 }
 
 /* Adds probability-weighted values of `count` positions to a slice of VALUE_VECTORS vectors of the outputs. */
 INLINE void value_block(const struct span_row *row, const int rows, const int vectors, const uint16_t *values,
-                        int head_dim, int count, int at, int first) {
+                        const uint16_t *ahead, int head_dim, int count, int at, int first) {
     vf sum[VALUE_ROWS * VALUE_VECTORS];
 #pragma GCC unroll 24
     for (int i = 0; i < rows * vectors; i++) sum[i] = f_load(row[i / vectors].output + first + LANES * (i % vectors));
     for (int t = 0; t < count; t++) {
         vf value[VALUE_VECTORS];
+        __builtin_prefetch(ahead + (int64_t)t * head_dim + first);
+        if (vectors * LANES > 32) __builtin_prefetch(ahead + (int64_t)t * head_dim + first + 32);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) value[v] = f_load_half(values + (int64_t)t * head_dim + first + LANES * v);
 #pragma GCC unroll 6
@@ -54,29 +83,16 @@ INLINE void value_block(const struct span_row *row, const int rows, const int ve
     for (int i = 0; i < rows * vectors; i++) f_store(row[i / vectors].output + first + LANES * (i % vectors), sum[i]);
 }
 
-INLINE void value_slice(const struct span_row *row, int rows, const int vectors, const uint16_t *values, int head_dim,
-                        int count, int at, int first) {
+INLINE void value_slice(const struct span_row *row, int rows, const int vectors, const uint16_t *values,
+                        const uint16_t *ahead, int head_dim, int count, int at, int first) {
     while (rows > 0) {
 #define ROWS(many)                                                                                 \
     if (many <= VALUE_ROWS && rows >= many) {                                                      \
-        value_block(row, many <= VALUE_ROWS ? many : 1, vectors, values, head_dim, count, at, first); \
+        value_block(row, many <= VALUE_ROWS ? many : 1, vectors, values, ahead, head_dim, count, at, first); \
         row += many, rows -= many;                                                                 \
         continue;                                                                                  \
     }
         ROWS(6) ROWS(4) ROWS(3) ROWS(2) ROWS(1)
-#undef ROWS
-    }
-}
-
-INLINE void score_rows(const struct span_row *row, int rows, const uint16_t *keys, int head_dim, int at) {
-    while (rows > 0) {
-#define ROWS(many)                                                                                 \
-    if (many <= SCORE_ROWS && rows >= many) {                                                      \
-        score_block(row, many <= SCORE_ROWS ? many : 1, keys, head_dim, at);                       \
-        row += many, rows -= many;                                                                 \
-        continue;                                                                                  \
-    }
-        ROWS(8) ROWS(7) ROWS(6) ROWS(4) ROWS(3) ROWS(2) ROWS(1)
 #undef ROWS
     }
 }
@@ -101,6 +117,14 @@ INLINE void soften(float *score, int valid, int end, float *maximum, float *sum)
     *sum = sum16(total);
 }
 
+INLINE const uint16_t *keys_at(const struct attention_span *a, int position) {
+    return (const uint16_t *)(a->page_table[position / PAGE_TOKENS] + a->page_offset);
+}
+
+INLINE const uint16_t *values_at(const struct attention_span *a, int position) {
+    return keys_at(a, position) + (int64_t)PAGE_TOKENS * a->head_dim;
+}
+
 static void attend(const struct attention_span *a, struct attention_partial *out) {
     _Alignas(64) float scores[MAX_SPAN_ROWS * SPAN_TOKENS];
     struct span_row row[MAX_SPAN_ROWS];
@@ -113,10 +137,9 @@ static void attend(const struct attention_span *a, struct attention_partial *out
         row[r].output = out->output + (int64_t)r * a->head_dim;
         memset(row[r].output, 0, (size_t)a->head_dim * sizeof(float));
     }
-    for (int at = 0; at < end; at += 16) {
-        const uint8_t *page = a->page_table[(begin + at) / PAGE_TOKENS] + a->page_offset;
-        const uint16_t *keys = (const uint16_t *)page + (int64_t)(at % PAGE_TOKENS) * a->head_dim;
-        score_rows(row, rows, keys, a->head_dim, at);
+    for (int at = 0; at < end; at += PAGE_TOKENS) {
+        const uint16_t *ahead = at + PAGE_TOKENS < end ? keys_at(a, begin + at + PAGE_TOKENS) : values_at(a, begin);
+        score_page(row, rows, keys_at(a, begin + at), ahead, a->head_dim, at);
     }
     for (int r = 0; r < rows; r++) {
         int valid = a->first_position + r / a->heads + 1 - begin;
@@ -130,13 +153,13 @@ static void attend(const struct attention_span *a, struct attention_partial *out
         }
     }
     for (int at = 0; at < end; at += PAGE_TOKENS) {
-        const uint8_t *page = a->page_table[(begin + at) / PAGE_TOKENS] + a->page_offset;
-        const uint16_t *values = (const uint16_t *)page + (int64_t)PAGE_TOKENS * a->head_dim;
+        const uint16_t *values = values_at(a, begin + at);
+        const uint16_t *ahead = at + PAGE_TOKENS < end ? values_at(a, begin + at + PAGE_TOKENS) : values;
         const int count = end - at < PAGE_TOKENS ? end - at : PAGE_TOKENS;
         int d = 0;
         for (; d + VALUE_VECTORS * LANES <= a->head_dim; d += VALUE_VECTORS * LANES)
-            value_slice(row, rows, VALUE_VECTORS, values, a->head_dim, count, at, d);
-        for (; d < a->head_dim; d += LANES) value_slice(row, rows, 1, values, a->head_dim, count, at, d);
+            value_slice(row, rows, VALUE_VECTORS, values, ahead, a->head_dim, count, at, d);
+        for (; d < a->head_dim; d += LANES) value_slice(row, rows, 1, values, ahead, a->head_dim, count, at, d);
     }
 }
 

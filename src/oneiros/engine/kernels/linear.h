@@ -10,6 +10,8 @@ enum { TOKENS_AT_ONCE = 16 };
 enum { TOKENS_AT_ONCE = 4 }; /* sixteen registers hold no more */
 #endif
 
+enum { PREFETCH_BYTES = 2048 }; /* how far a kernel looks ahead: measured, 1 to 4 kB are alike */
+
 struct layout { /* of a block */
     int bits, code_bytes, scale_bytes, zero_shift; /* zero point = 128 >> zero_shift */
     bool minimum;
@@ -74,6 +76,8 @@ INLINE void integer_kernel(const int format, const uint8_t *codes, const uint8_t
 #pragma GCC unroll 16
     for (int t = 0; t < tokens; t++) sum[t] = f_zero();
     for (int b = 0; b < blocks; b++) {
+        if (tokens <= 4) /* bound by memory, and the hardware's own prefetching stops at each page */
+            for (int line = 0; line < layout.code_bytes; line += 64) __builtin_prefetch(codes + PREFETCH_BYTES + line);
         vi w[8];
         unpack(layout.bits, codes, part, w);
         const uint16_t *s = (const uint16_t *)scales + LANES * part;
