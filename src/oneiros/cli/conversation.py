@@ -66,13 +66,13 @@ class Conversation:
                 interrupted = False
                 if message.strip() == "/quit":
                     return
-                self._take(message.strip())
+                self._take(message.strip("\n"))
 
     def _take(self, message: str) -> None:
         """Obey a command or answer a message; errors are said, and the conversation goes on."""
         try:
-            if _COMMAND.fullmatch(message):
-                self._obey(message)
+            if _COMMAND.fullmatch(message.strip()):
+                self._obey(message.strip())
             elif message.strip():
                 self._reply(message)
         except ContextLengthError as error:

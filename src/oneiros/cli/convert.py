@@ -32,7 +32,7 @@ def command(
             "--type",
             metavar="TYPE",
             show_default="as they are",
-            help="How weights are stored: f32, f16, bf16, q8_0 or q4_1.",
+            help="How weights are stored: f32, f16, bf16, q8_0, q4_1 or q4_0.",
         ),
     ] = None,
 ) -> None:
@@ -50,10 +50,11 @@ def command(
 
 
 def _tensor_type(name: str) -> TensorType:
+    from oneiros.model.convert import GGUF_TYPES
     from oneiros.model.tensor_types import TensorType
 
     try:
         return TensorType[name.upper()]
     except KeyError:
-        known = ", ".join(member.name.lower() for member in TensorType)
-        raise OneirosError(f"No weight format is called {name!r}: known are {known}.") from None
+        known = ", ".join(tensor_type.name.lower() for tensor_type in GGUF_TYPES)
+        raise OneirosError(f"No weight format is called {name!r}: there are {known}.") from None

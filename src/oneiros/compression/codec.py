@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import log2
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,7 +73,7 @@ def compress(data: bytes, model: LanguageModel, progress: ProgressCallback | Non
         content_bytes=len(data),
         window=window,
         overlap=min(OVERLAP, window // 2),
-        model_name=model.name,
+        model_name=Path(model.name).name,  # of a path, no more than the file's name
         kernel_version=str(model.engine.kernel_version),
         instruction_path=model.engine.instruction_path,
     )
