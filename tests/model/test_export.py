@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oneiros.errors import UnsupportedModelError
+from oneiros.errors import ModelFileError, UnsupportedModelError
 from oneiros.model.chat_format import load_chat_format
 from oneiros.model.export import export
 from oneiros.model.parameters import Parameters, open_parameters
@@ -171,6 +171,12 @@ def test_a_pre_tokenizer_that_the_program_lacks_is_refused(tmp_path: Path) -> No
     with pytest.raises(UnsupportedModelError, match=r"run\.c cuts text"):
         export(open_parameters(path), tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(parameters: Parameters, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelFileError, match="file/folder: cannot be made"):
+        export(parameters, tmp_path / "file" / "folder")
 
 
 def test_a_model_without_a_chat_format_only_continues(exported: Path, tmp_path: Path) -> None:

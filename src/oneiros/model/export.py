@@ -37,7 +37,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from oneiros.errors import UnsupportedModelError
+from oneiros.errors import ModelFileError, UnsupportedModelError
 from oneiros.model.architecture import rope_frequencies
 from oneiros.model.chat_format import ChatFormat, load_chat_format
 from oneiros.model.parameters import Parameters, Tensor
@@ -116,7 +116,7 @@ def export(parameters: Parameters, directory: Path) -> Exported:
 
     Raises:
         UnsupportedModelError: `run.c` does not know how this model's tokenizer cuts text.
-        OneirosError: the model's tokenizer or chat template cannot be read.
+        ModelFileError: the tokenizer cannot be read, or the files cannot be written.
     """
     tokenizer = load_tokenizer(parameters)
     chat_format = load_chat_format(parameters, tokenizer)
@@ -124,10 +124,13 @@ def export(parameters: Parameters, directory: Path) -> Exported:
     stops = tokenizer.end_ids | (frozenset() if chat_format is None else chat_format.stop_ids)
     head = _head(parameters, tokenizer, turn or _ChatTurn([], b"", b"", []), stops)
     matrices = [parameters.tensors.get(name) for name in _matrix_names(parameters)]
-    directory.mkdir(parents=True, exist_ok=True)
-    program = directory / "run.c"
-    program.write_bytes(resources.files("oneiros.model").joinpath("run.c").read_bytes())
-    model = directory / "model.bin"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelFileError(f"{directory}: cannot be made ({error.strerror}).") from error
+    program, model = directory / "run.c", directory / "model.bin"
+    with replacing_file(program) as file:
+        file.write(resources.files("oneiros.model").joinpath("run.c").read_bytes())
     with replacing_file(model) as file:
         file.write(head)
         _write_matrices(file, matrices)

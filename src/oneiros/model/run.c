@@ -13,7 +13,8 @@
  * another word is chosen, so every sum is taken in the engine's order: both write the same text, bit for
  * bit the same logits. With -f nothing is rounded, and sums take the order that is quickest here.
  *
- * Limits: one prompt, greedy decoding, little-endian machines; text is not Unicode-normalised. */
+ * Limits: one prompt, greedy decoding, little-endian machines; text is taken as it is, where some chat
+ * templates trim it or print today's date; the time for a SentencePiece prompt grows with its square. */
 #define _POSIX_C_SOURCE 200809L
 #ifdef __clang__
 #pragma STDC FP_CONTRACT OFF            /* a * b + c rounds twice, as written, and fmaf(a, b, c) once */
