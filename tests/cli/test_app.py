@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -110,8 +111,11 @@ def test_invalid_sampling_values_are_refused(
 
 
 def test_the_defaults_in_the_help_are_those_of_the_engine(oneiros: Callable[..., Any]) -> None:
+    from oneiros.cli import options
     from oneiros.engine.sampling import SamplingOptions
+    from oneiros.model import catalog
 
+    assert options.DEFAULT_MODEL == catalog.DEFAULT_MODEL
     defaults = SamplingOptions()
     help_text = " ".join(oneiros("run", "--help").stdout.replace("│", " ").split())
     for name in (
@@ -133,3 +137,8 @@ def test_a_pipe_that_closes_early_is_no_error(data_folder: Path) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout == "5345\tFirst\n"
     assert done.stderr == ""
+
+
+def test_an_argument_that_is_no_text_is_refused(refused: Callable[..., str]) -> None:
+    argument = os.fsdecode(b"caf\xe9")
+    assert "no text in this locale" in refused("tokenize", MODEL, argument)

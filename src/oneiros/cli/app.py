@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn, Protocol, TextIO
 
 import typer
 
+from oneiros import __version__
 from oneiros.cli import (
     chat,
     complete,
@@ -68,9 +69,7 @@ for _name, _module in COMMANDS.items():
 
 def show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(f"oneiros {version('oneiros')}")
+        print(f"oneiros {__version__}")
         raise typer.Exit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ EXAMPLE = "oneiros chat    or    echo hi | oneiros chat"
 def command(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A name that `oneiros models` lists, or a path.")
-    ] = "smollm2-135m",
+    ] = options.DEFAULT_MODEL,
     system: options.System = None,
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
     temperature: options.Temperature = None,
@@ -46,7 +47,7 @@ def command(
         seed=seed,
         stop=stop,
     )
-    interactive = generating.is_interactive()
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
     question = "" if interactive else inputs.read_stdin()
     if not interactive and not question.strip():
         raise OneirosError("Nothing to answer: standard input is empty.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,7 +108,9 @@ def as_text(data: bytes, source: str) -> str:
 def prompt_or_stdin(prompt: str | None, name: str) -> str:
     """What was given as the argument, else what is piped in."""
     if prompt is not None:
-        return as_text(os.fsencode(prompt), f"the {name}")
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise OneirosError(f"The {name} holds bytes that are no text in this locale.")
+        return prompt
     if sys.stdin.isatty():
         raise OneirosError(f"No {name}: give it as an argument, or pipe it in.")
     return read_stdin()

@@ -11,7 +11,8 @@ from oneiros.cli import inputs, options, output
 
 if TYPE_CHECKING:
     from oneiros.model.architecture import Architecture
-    from oneiros.model.inspect import Inspection, Memory
+    from oneiros.engine.memory import Memory
+    from oneiros.model.inspect import Inspection
 
 EXAMPLE = "oneiros inspect smollm2-135m --context 4096"
 
@@ -28,7 +29,8 @@ def command(
     json: options.Json = False,
 ) -> None:
     """Show a model's architecture, tensors and need of memory."""
-    from oneiros.model.inspect import inspect_parameters, memory_needed
+    from oneiros.engine.memory import memory_needed
+    from oneiros.model.inspect import inspect_parameters
     from oneiros.model.parameters import open_parameters
 
     parameters = open_parameters(inputs.model_path(model))

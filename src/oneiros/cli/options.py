@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from oneiros.engine.sampling import SamplingOptions
+
+# The catalog's; and the defaults further down are those of SamplingOptions. Both modules are too
+# heavy to import for --help. A test compares.
+DEFAULT_MODEL = "smollm2-135m"
 
 MAX_TOKENS = 2048
 """Small models sometimes repeat themselves for ever; this ends it before the context does."""
@@ -50,8 +53,6 @@ System = Annotated[
     ),
 ]
 
-# The defaults are those of SamplingOptions, whose module is too heavy to import for --help; a test
-# compares them.
 MaxTokens = Annotated[
     int,
     typer.Option(help="Tokens after which a reply is cut.", rich_help_panel=_SAMPLING),
@@ -127,10 +128,6 @@ Stop = Annotated[
         help="End a reply before this text; may be given several times.",
         rich_help_panel=_SAMPLING,
     ),
-]
-
-OutputFile = Annotated[
-    Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write.")
 ]
 
 

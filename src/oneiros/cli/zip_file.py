@@ -25,7 +25,7 @@ def command(
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="MODEL", help="The model that predicts; unzip needs it too.")
-    ] = "smollm2-135m",
+    ] = options.DEFAULT_MODEL,
     force: options.Force = False,
     json: options.Json = False,
     threads: options.Threads = None,
