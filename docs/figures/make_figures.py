@@ -161,7 +161,8 @@ def decoding_step() -> None:
         y,
         340,
         44,
-        f"attention: softmax(q · keys) · values\none key/value head, {SPAN_TOKENS} positions at a time",
+        "attention: softmax(q · keys) · values\n"
+        f"one key/value head, {SPAN_TOKENS} positions at a time",
     )
     d.line((first + 300, 270), (first + 300, y))
     d.text(first + 308, 292, "q", size=12)
