@@ -10,8 +10,8 @@ import typer
 from oneiros.cli import inputs, options, output
 
 if TYPE_CHECKING:
-    from oneiros.model.architecture import Architecture
     from oneiros.engine.memory import Memory
+    from oneiros.model.architecture import Architecture
     from oneiros.model.inspect import Inspection
 
 EXAMPLE = "oneiros inspect smollm2-135m --context 4096"
