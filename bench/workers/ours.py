@@ -12,7 +12,6 @@ Commands and answers are JSON lines:
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -23,7 +22,8 @@ from oneiros.engine.sampling import Sampler, SamplingOptions
 
 
 def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would include the parent's
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def decode(engine: Engine, tokens: list[int], count: int) -> float:

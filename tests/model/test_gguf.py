@@ -10,10 +10,10 @@ import pytest
 
 from oneiros.errors import ModelFileError, UnsupportedModelError
 from oneiros.model import catalog
-from oneiros.model.architecture import kv_bytes, rope_frequencies
+from oneiros.model.architecture import rope_frequencies
 from oneiros.model.gguf import GGUFArray, GGUFType, read_gguf
 from oneiros.model.gguf_writer import write_gguf
-from oneiros.model.inspect import inspect_parameters, memory_needed
+from oneiros.model.inspect import inspect_parameters
 from oneiros.model.parameters import RopeScaling, open_parameters
 from oneiros.model.tensor import PendingTensor
 from oneiros.model.tensor_types import TensorType
@@ -103,14 +103,6 @@ def test_inspection_adds_up_to_the_file(default_model):
     assert found.totals[0].type is TensorType.Q4_1
     stored = sum(total.bytes for total in found.totals)
     assert stored <= found.file_bytes < stored + 2_000_000
-
-
-def test_the_predicted_memory_grows_by_the_kv_cache(default_model):
-    full, half = memory_needed(default_model), memory_needed(default_model, 4096)
-    assert full.context == 8192
-    assert full.kv_cache == 8192 * 30 * 2 * 3 * 64 * 2 == kv_bytes(default_model.architecture, 8192)
-    assert full.total - half.total == full.kv_cache - half.kv_cache == full.kv_cache // 2
-    assert full.weights < default_model.file_bytes
 
 
 # --- reading and writing ----------------------------------------------------------------------

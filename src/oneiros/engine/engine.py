@@ -16,25 +16,22 @@ from numpy.typing import NDArray
 from oneiros.engine.library import (
     GROUP_ROWS,
     INSTRUCTION_PATHS,
-    PAGE_TOKENS,
+    MAX_ROWS,
     Batch,
     choose_instruction_path,
     kernel_version,
     kernels,
 )
-from oneiros.engine.machine import usable_cores, usable_memory
+from oneiros.engine.machine import usable_cores
+from oneiros.engine.memory import check_memory
 from oneiros.engine.network import Network
 from oneiros.engine.packing import Progress, packed_weights
 from oneiros.engine.pages import PagePool
 from oneiros.engine.sequence import Sequence
 from oneiros.errors import ContextLengthError, KernelError, NotEnoughMemoryError
-from oneiros.model.architecture import kv_bytes
 from oneiros.model.parameters import Parameters
 
 Wanted = Literal["last", "all", "none"]
-
-MAX_ROWS = 512
-"""Tokens in one call of the kernels; longer work is cut, which changes no bit of the result."""
 
 _OUTPUTS_AT_ONCE = 64
 
@@ -101,7 +98,7 @@ class Engine:
         self.kernel_version = kernel_version()
         self._path = choose_instruction_path()
         self.instruction_path = "avx512" if self._path == "amx" else self._path
-        _check_memory(parameters, self.context)
+        check_memory(parameters, self.context)
         weights = packed_weights(parameters, cache, progress)
         self.model_sha256 = weights.sha256
         self._network = Network(parameters, weights)
@@ -264,15 +261,3 @@ def _batches(work: Items[Work]) -> list[list[_Run]]:
             room -= last - first
             first = last
     return batches
-
-
-def _check_memory(parameters: Parameters, context: int) -> None:
-    usable = usable_memory()
-    cache = kv_bytes(parameters.architecture, -(-context // PAGE_TOKENS) * PAGE_TOKENS)
-    needed = parameters.file_bytes + cache
-    if usable is not None and needed > usable:
-        raise NotEnoughMemoryError(
-            f"{parameters.path.name} needs {needed / 2**30:.1f} GiB ({cache / 2**30:.1f} of them "
-            f"for a context of {context}), and {usable / 2**30:.1f} GiB are free. "
-            "Choose a smaller context (--context) or a smaller model."
-        )

@@ -15,6 +15,9 @@ INSTRUCTION_PATHS = ("portable", "avx2", "avx512", "amx")
 
 PATH_VARIABLE = "ONEIROS_INSTRUCTIONS"
 
+MAX_ROWS = 512
+"""Tokens in one call of the kernels; longer work is cut, which changes no bit of the result."""
+
 PAGE_TOKENS = 32
 GROUP_ROWS = 16
 LARGEST_HEAD_DIM = 256

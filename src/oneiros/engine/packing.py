@@ -91,7 +91,8 @@ def _matrices(parameters: Parameters) -> Iterator[Tensor]:
     return (t for t in parameters.tensors.values() if len(t.shape) == 2)
 
 
-def _layout(parameters: Parameters) -> tuple[dict[str, PackedMatrix], int]:
+def packed_layout(parameters: Parameters) -> tuple[dict[str, PackedMatrix], int]:
+    """Where each matrix goes, and the bytes of all together."""
     matrices: dict[str, PackedMatrix] = {}
     offset = 0
     for tensor in _matrices(parameters):
@@ -124,7 +125,7 @@ def _pieces(parameters: Parameters) -> Iterator[tuple[Tensor, NDArray[np.uint8]]
 
 
 def _pack_into_memory(parameters: Parameters, progress: Progress | None) -> PackedWeights:
-    matrices, size = _layout(parameters)
+    matrices, size = packed_layout(parameters)
     memory = mmap.mmap(-1, max(size, 1))
     data = np.frombuffer(memory, np.uint8)
     done = 0
@@ -138,7 +139,7 @@ def _pack_into_memory(parameters: Parameters, progress: Progress | None) -> Pack
 
 
 def _write(path: Path, parameters: Parameters, progress: Progress | None) -> None:
-    matrices, size = _layout(parameters)
+    matrices, size = packed_layout(parameters)
     fields = PackedMatrix.__slots__
     header = {
         "sha256": parameters.sha256(),

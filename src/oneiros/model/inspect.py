@@ -1,4 +1,4 @@
-"""What a parameter file holds, and the memory that running it takes."""
+"""What a parameter file holds."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from oneiros.model.architecture import Architecture, kv_bytes
+from oneiros.model.architecture import Architecture
 from oneiros.model.parameters import Parameters
 from oneiros.model.tensor import Tensor
 from oneiros.model.tensor_types import TensorType
-
-# Positions that the engine works on at a time, for the size of its intermediate results.
-_CHUNK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +36,6 @@ class Inspection:
     file_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes that running a model takes, predicted from its architecture."""
-
-    context: int  # positions
-    weights: int  # packed weights, about the size of the stored ones
-    kv_cache: int  # keys and values of every position in FP16
-    workspace: int  # intermediate results and logits
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.weights + self.kv_cache + self.workspace
-
-
 def inspect_parameters(parameters: Parameters) -> Inspection:
     """Summarise an open parameter file or folder."""
     totals: dict[TensorType, TypeTotal] = {}
@@ -76,24 +58,4 @@ def inspect_parameters(parameters: Parameters) -> Inspection:
         totals=tuple(sorted(totals.values(), key=lambda total: -total.bytes)),
         elements=sum(total.elements for total in totals.values()),
         file_bytes=parameters.file_bytes,
-    )
-
-
-def memory_needed(parameters: Parameters, context: int | None = None) -> Memory:
-    """Predict the memory that running a model takes, for one sequence.
-
-    Args:
-        parameters: the model.
-        context: positions of the KV cache; the model's own context if left out.
-    """
-    architecture = parameters.architecture
-    positions = architecture.context if context is None else context
-    queries = architecture.heads * architecture.head_dim
-    features = 4 * architecture.width + 2 * queries + 2 * architecture.kv_width
-    features += 2 * architecture.ffn_width
-    return Memory(
-        context=positions,
-        weights=sum(tensor.data.nbytes for tensor in parameters.tensors.values()),
-        kv_cache=kv_bytes(architecture, positions),
-        workspace=4 * (min(_CHUNK, positions) * features + architecture.vocabulary),
     )

@@ -1,0 +1,98 @@
+"""Memory as `inspect` predicts it, and threads that rest when there is nothing to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oneiros.engine import machine, memory
+from oneiros.engine.engine import Engine
+from oneiros.engine.memory import memory_needed
+from oneiros.errors import NotEnoughMemoryError
+from oneiros.model.parameters import open_parameters
+
+FULL_CONTEXT = """
+import sys
+from pathlib import Path
+from oneiros.engine.engine import Engine
+from oneiros.model.folders import cache_folder
+from oneiros.model.parameters import open_parameters
+
+def peak():
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would include the parent's
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+parameters = open_parameters(Path(sys.argv[1]))
+before = peak()
+engine = Engine(parameters, cache=cache_folder() / "packed")
+ids = [i % 1000 + 1000 for i in range(engine.context - 1)]
+sequence = engine.sequence()
+sequence.extend(ids, "none")
+sequence.extend([1])
+print(peak() - before)
+"""
+
+
+def test_a_full_context_takes_the_predicted_memory(default_model_path: Path) -> None:
+    predicted = memory_needed(open_parameters(default_model_path))
+    assert predicted.context == 8192
+    assert predicted.kv_cache == 8192 * 30 * 2 * 3 * 64 * 2
+    for _ in range(2):  # the first may have to pack the weights
+        run = subprocess.run(
+            [sys.executable, "-c", FULL_CONTEXT, str(default_model_path)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        used = int(run.stdout)
+        if abs(used / predicted.total - 1) <= 0.05:
+            return
+    pytest.fail(f"predicted {predicted.total:,} bytes, used {used:,}")
+
+
+def test_too_little_memory_is_said_with_what_is_needed(
+    default_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "usable_memory", lambda: 200 << 20)
+    parameters = open_parameters(default_model_path)
+    with pytest.raises(NotEnoughMemoryError, match=r"needs 0\.3 GiB .* 0\.2 GiB are free"):
+        Engine(parameters)
+    assert Engine(parameters, context=1024).context == 1024
+
+
+def test_limits_of_the_control_group_are_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    free = machine.usable_cores()
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert machine.usable_cores() == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert machine.usable_cores() == free
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    assert machine.usable_memory() == 600000
+
+
+def test_affinity_is_respected() -> None:
+    program = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from oneiros.engine.machine import usable_cores; print(usable_cores())"
+    )
+    run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert run.stdout == b"1\n"
+
+
+def test_idle_threads_take_no_time() -> None:
+    program = (
+        "import time, oneiros\n"
+        "model = oneiros.load('smollm2-135m', threads=4)\n"
+        "model.engine.sequence().extend([1, 2, 3])\n"
+        "before = time.process_time(); time.sleep(1.0)\n"
+        "print(time.process_time() - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert float(run.stdout) < 0.1
