@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def report(bench: str, rows: Sequence[Row], json: bool) -> None:
     if json:
         print(jsonlib.dumps(as_json(bench, rows), indent=2))
         return
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(f"[bold]{bench}[/bold]\n{this_machine()}\n", highlight=False)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("case", "metric"):

@@ -88,7 +88,7 @@ def make_tiny_model(context: int = 64, seed: int = 0, **engine: Any) -> Any:
     table = generator.normal(0, 1, (size, size)).astype(np.float32)
     # Letters and words are likelier than the rest, as they are to a language model.
     table += [4.0 if piece.isascii() and piece.isalpha() else 0.0 for piece in tokenizer.pieces]
-    versions = {"kernel_version": 1, "instruction_path": "test"} | engine
+    versions = {"kernel_version": 1, "instruction_path": "test", "arithmetic": "test"} | engine
     return SimpleNamespace(
         name=f"tiny-{seed}",
         tokenizer=tokenizer,

@@ -113,8 +113,8 @@ def test_another_kernel_is_refused(tiny_models: Any) -> None:
 
 def test_another_instruction_path_is_refused(tiny_models: Any) -> None:
     data = compress(b"the thing", tiny_models())
-    with pytest.raises(CompressedFileError, match=r"instruction path test, .* runs avx9"):
-        decompress(data, tiny_models(instruction_path="avx9"))
+    with pytest.raises(CompressedFileError, match=r"'test' .* runs 'avx9' with 'other'"):
+        decompress(data, tiny_models(instruction_path="avx9", arithmetic="other"))
 
 
 def test_a_file_from_a_longer_context_is_refused(tiny_models: Any) -> None:

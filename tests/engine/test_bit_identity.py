@@ -15,6 +15,10 @@ from oneiros.engine.engine import Engine, Work
 from oneiros.engine.language_model import LanguageModel
 from oneiros.engine.sequence import Sequence
 from oneiros.errors import ContextLengthError, ModelFileError
+from oneiros.model.gguf_architecture import gguf_metadata
+from oneiros.model.gguf_writer import write_gguf
+from oneiros.model.parameters import open_parameters
+from oneiros.model.tensor import PendingTensor
 from oneiros.model.tensor_types import TensorType
 from tests.engine.conftest import MakeEngine
 from tests.model.builders import wide_architecture
@@ -173,3 +177,27 @@ def test_what_does_not_fit_the_context_is_refused_before_anything_is_done(
 def test_impossible_tokens_are_refused(engines: list[Engine], tokens: list[int]) -> None:
     with pytest.raises(ValueError, match=r"(?i)token"):
         engines[0].sequence().extend(tokens)
+
+
+@pytest.mark.parametrize("value", [1e6, float("inf"), float("nan")])
+def test_values_beyond_halves_do_not_reach_earlier_positions(
+    tiny_engine: MakeEngine, tmp_path: Path, value: float
+) -> None:
+    """A query of a tile multiplies the values of positions that it does not see by 0."""
+    architecture = wide_architecture("qwen2", layers=1)
+    source = tiny_engine(architecture, TensorType.F32).parameters
+    tensors = [
+        PendingTensor.encoded(
+            t.name,
+            np.full_like(t.float32(), value) if t.name.endswith("attn_v.bias") else t.float32(),
+            t.type,
+        )
+        for t in source.tensors.values()
+    ]
+    broken = tmp_path / "broken.gguf"
+    write_gguf(broken, gguf_metadata(architecture), tensors)
+    engine = Engine(open_parameters(broken), threads=1)
+    sequence = engine.sequence()
+    one_by_one = np.stack([sequence.extend([token]) for token in text(6, 20)])
+    np.testing.assert_array_equal(whole(engine, text(6, 20)), one_by_one)
+    assert np.isfinite(one_by_one).all()

@@ -96,7 +96,7 @@ def assert_matches_golden(golden: Golden, exact: Logits) -> None:
 
 def assert_same_bits(engine: Engine, ours: Logits, program: Logits) -> None:
     """The portable path has no fused multiply-add where the others and run.c have."""
-    if engine.instruction_path == "portable":
+    if engine.arithmetic == "portable":
         assert agreement(program, ours).divergence <= 0.01
     else:
         np.testing.assert_array_equal(ours, program)

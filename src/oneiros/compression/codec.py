@@ -35,7 +35,7 @@ from oneiros.compression.byte_model import (
 from oneiros.compression.container import Header, pack, unpack
 from oneiros.compression.frequencies import TokenFrequencies
 from oneiros.compression.segments import Segmenter
-from oneiros.engine.library import PATH_VARIABLE
+from oneiros.engine.library import INSTRUCTION_PATHS, PATH_VARIABLE, arithmetic_of
 from oneiros.errors import CompressedFileError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def compress(data: bytes, model: LanguageModel, progress: ProgressCallback | Non
         overlap=min(OVERLAP, window // 2),
         model_name=Path(model.name).name,  # of a path, no more than the file's name
         kernel_version=str(model.engine.kernel_version),
-        instruction_path=model.engine.instruction_path,
+        arithmetic=model.engine.arithmetic,
     )
     return pack(header, _Encoder(model, header).encode(data, progress) if data else b"")
 
@@ -117,12 +117,14 @@ def check_model(header: Header, model: LanguageModel) -> None:
             f"this is version {kernel_version}: their probabilities differ in the last bits. "
             "Decompress it with the Oneiros that made it."
         )
-    path = model.engine.instruction_path
-    if path != header.instruction_path:
+    arithmetic = model.engine.arithmetic
+    if arithmetic != header.arithmetic:
+        paths = [path for path in INSTRUCTION_PATHS if arithmetic_of(path) == header.arithmetic]
         raise CompressedFileError(
-            f"The file was compressed on the instruction path {header.instruction_path}, and this "
-            f"process runs {path}: their probabilities differ in the last bits. Set "
-            f"{PATH_VARIABLE}={header.instruction_path} on a processor that has it."
+            f"The file was compressed on an instruction path with {header.arithmetic!r} "
+            f"arithmetic, and this process runs {model.engine.instruction_path!r} with "
+            f"{arithmetic!r}: their probabilities differ in the last bits. "
+            f"Set {PATH_VARIABLE} to {' or '.join(paths) or 'one that has it'}."
         )
     if not 2 <= header.window <= model.context or not 0 < header.overlap < header.window:
         raise CompressedFileError(

@@ -3,7 +3,7 @@
     magic "ONEIROSZ", version, total length of the header (uint16)
     SHA-256 of the model's parameters, SHA-256 of the content, length of the content (uint64),
     length (uint64) and CRC-32 of the body, context window and overlap (uint32)
-    model name, kernel version, instruction path (each a length byte and UTF-8)
+    model name, kernel version, arithmetic (each a length byte and UTF-8)
     CRC-32 of all that
 
 Numbers are little-endian.
@@ -34,7 +34,7 @@ class Header:
     overlap: int  # of which the last ones are carried over where a window is full
     model_name: str
     kernel_version: str
-    instruction_path: str
+    arithmetic: str  # of the instruction path that the kernels took
 
 
 def pack(header: Header, body: bytes) -> bytes:
@@ -49,7 +49,7 @@ def pack(header: Header, body: bytes) -> bytes:
     )
     names = b"".join(
         bytes((len(name),)) + name
-        for text in (header.model_name, header.kernel_version, header.instruction_path)
+        for text in (header.model_name, header.kernel_version, header.arithmetic)
         for name in (_at_most_255_bytes(text),)
     )
     length = _START.size + len(fixed) + len(names) + _CHECKSUM.size

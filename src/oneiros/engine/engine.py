@@ -18,6 +18,7 @@ from oneiros.engine.library import (
     INSTRUCTION_PATHS,
     MAX_ROWS,
     Batch,
+    arithmetic_of,
     choose_instruction_path,
     kernel_version,
     kernels,
@@ -55,10 +56,15 @@ class _Run:
 
 
 class Engine:
-    """Runs one model. Thread-safe: steps wait for each other.
+    """Runs one model. Steps from several threads wait for each other; a sequence belongs to one.
 
     Logits are bit-identical whatever the batch, the chunking, the number of threads, and after
-    fork and restore, for one kernel version and instruction path.
+    fork and restore, for one kernel version and arithmetic.
+
+    Attributes:
+        instruction_path: which kernels run: "amx", "avx512", "avx2" or "portable".
+        arithmetic: how they round: "fma" (all but the portable ones, with the same bits) or
+            "portable". What is stored and must match later names it and `kernel_version`.
     """
 
     def __init__(
@@ -96,8 +102,8 @@ class Engine:
         if self.threads < 1:
             raise KernelError(f"{self.threads} threads: at least one is needed.")
         self.kernel_version = kernel_version()
-        self._path = choose_instruction_path()
-        self.instruction_path = "avx512" if self._path == "amx" else self._path
+        self.instruction_path = choose_instruction_path()
+        self.arithmetic = arithmetic_of(self.instruction_path)
         check_memory(parameters, self.context)
         weights = packed_weights(parameters, cache, progress)
         self.model_sha256 = weights.sha256
@@ -105,7 +111,7 @@ class Engine:
         self._model = self._network.struct
         self.pool = PagePool(kernels().oneiros_page_bytes(self._model))
         handle = kernels().oneiros_engine_new(
-            self._model, self.threads, INSTRUCTION_PATHS.index(self._path), MAX_ROWS
+            self._model, self.threads, INSTRUCTION_PATHS.index(self.instruction_path), MAX_ROWS
         )
         if not handle:
             raise NotEnoughMemoryError(

@@ -157,6 +157,11 @@ def kernel_version() -> int:
     return int(kernels().oneiros_kernel_version())
 
 
+def arithmetic_of(instruction_path: str) -> str:
+    """How a path rounds: the vector paths fuse multiplications and additions in the same places."""
+    return "portable" if instruction_path == "portable" else "fma"
+
+
 def choose_instruction_path() -> str:
     """The fastest path that this processor has, or the one that ONEIROS_INSTRUCTIONS names.
 

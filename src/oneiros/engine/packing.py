@@ -11,7 +11,9 @@ import json
 import mmap
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 _ALIGNMENT = 4096
 _ROWS_AT_ONCE = 4096
+_ABANDONED_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ def packed_weights(
         return found
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        _remove_orphans(cache)
         _write(path, parameters, progress)
     except OSError:
         return _pack_into_memory(parameters, progress)
@@ -142,6 +146,7 @@ def _write(path: Path, parameters: Parameters, progress: Progress | None) -> Non
     matrices, size = packed_layout(parameters)
     fields = PackedMatrix.__slots__
     header = {
+        "sources": [str(source.resolve()) for source in parameters.source_files],
         "sha256": parameters.sha256(),
         "size": size,
         "matrices": {n: [getattr(m, f) for f in fields] for n, m in matrices.items()},
@@ -164,6 +169,18 @@ def _write(path: Path, parameters: Parameters, progress: Progress | None) -> Non
         raise
 
 
+def _remove_orphans(cache: Path) -> None:
+    """Delete packed files whose sources are gone, and what killed processes left half written."""
+    for path in cache.glob("*.part"):
+        if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            path.unlink(missing_ok=True)
+    for path in cache.glob("*.packed"):
+        with path.open("rb") as file, suppress(ValueError, KeyError, TypeError):
+            sources = json.loads(file.readline())["sources"]
+            if not all(Path(source).exists() for source in sources):
+                path.unlink(missing_ok=True)
+
+
 def _read(path: Path) -> PackedWeights | None:
     """A packed file; None if there is none, or it is not whole."""
     try:
@@ -177,6 +194,6 @@ def _read(path: Path) -> PackedWeights | None:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         matrices = {n: PackedMatrix(*values) for n, values in header["matrices"].items()}
         sha256 = str(header["sha256"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return PackedWeights(np.frombuffer(mapped, np.uint8, size, start), matrices, sha256)

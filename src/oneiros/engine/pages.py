@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,7 +53,8 @@ class PagePool:
         size = -(-max(grown, self.page_bytes) // _HUGE_PAGE) * _HUGE_PAGE
         memory = mmap.mmap(-1, size)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+            with suppress(OSError):  # a kernel built without them
+                memory.madvise(mmap.MADV_HUGEPAGE)
         count = size // self.page_bytes
         pages = np.frombuffer(memory, np.uint8, count * self.page_bytes).reshape(count, -1)
         self._free.extend(Page(data, data.ctypes.data, 0) for data in pages[::-1])

@@ -78,7 +78,7 @@ class Sequence:
         """Write tokens, keys and values to a file, replacing it as a whole.
 
         Only the engine that made them can use keys and values: the file names the model, the
-        kernel version and the instruction path.
+        kernel version and the arithmetic.
         """
         header = {"format": _MAGIC, "tokens": self.tokens, **_identity(self.engine)}
         temporary = path.with_name(path.name + ".part")
@@ -121,6 +121,10 @@ class Sequence:
             raise ModelFileError(
                 f"{path}: holds {len(data)} bytes of pages; {len(tokens)} tokens have "
                 f"{count * size}."
+            )
+        if len(tokens) > engine.context:
+            raise ModelFileError(
+                f"{path}: holds {len(tokens):,} tokens, and the context is {engine.context:,}."
             )
         if tokens and not 0 <= min(tokens) <= max(tokens) < engine.vocabulary:
             raise ModelFileError(f"{path}: tokens outside the vocabulary of {engine.vocabulary}.")
@@ -165,5 +169,5 @@ def _identity(engine: Engine) -> dict[str, str | int]:
     return {
         "model": engine.model_sha256,
         "kernel_version": engine.kernel_version,
-        "instruction_path": engine.instruction_path,
+        "arithmetic": engine.arithmetic,
     }

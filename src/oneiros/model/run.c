@@ -503,7 +503,7 @@ static void attend(const Model *m, State *s, const float *keys, const float *val
 }
 
 static void remember(const State *s, float *cache, const float *x, size_t count) {
-    for (size_t i = 0; i < count; i++) cache[i] = s->exact ? x[i] : round_to_half(x[i]);
+    for (size_t i = 0; i < count; i++) cache[i] = s->exact ? x[i] : round_to_half(fminf(fmaxf(x[i], -65504.0f), 65504.0f));
 }
 
 static void add(float *x, const float *delta, size_t count) {

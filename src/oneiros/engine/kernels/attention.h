@@ -189,13 +189,17 @@ static void merge(struct attention_partial *into, const struct attention_partial
     }
 }
 
+/* Clamped to what a half can hold, NaN too: queries of a tile that do not see a position yet multiply
+ * its value by 0, which must stay 0. */
+INLINE vf within_halves(vf x) { return f_min(f_max(x, f_set(-65504.0f)), f_set(65504.0f)); }
+
 static void store_key_value(const float *key, const float *value, int head_dim, int slot, uint8_t *page) {
     uint16_t *keys = (uint16_t *)page + (int64_t)(slot / 16 * 16) * head_dim + slot % 16;
     uint16_t *values = (uint16_t *)page + (int64_t)(PAGE_TOKENS + slot) * head_dim;
     uint16_t halves[LANES];
     for (int d = 0; d < head_dim; d += LANES) {
-        f_store_half(halves, f_load(key + d));
+        f_store_half(halves, within_halves(f_load(key + d)));
         for (int i = 0; i < LANES; i++) keys[16 * (d + i)] = halves[i];
-        f_store_half(values + d, f_load(value + d));
+        f_store_half(values + d, within_halves(f_load(value + d)));
     }
 }

@@ -23,7 +23,8 @@ INLINE vf f_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 INLINE vf f_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 INLINE vf f_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 INLINE vf f_div(vf a, vf b) { return _mm512_div_ps(a, b); }
-INLINE vf f_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+INLINE vf f_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b where a is NaN, here and below */
+INLINE vf f_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE vf f_abs(vf a) { return _mm512_abs_ps(a); }
 INLINE vf f_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vf f_load_half(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
@@ -71,6 +72,7 @@ INLINE vf f_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 INLINE vf f_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 INLINE vf f_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 INLINE vf f_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+INLINE vf f_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 INLINE vf f_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 INLINE vf f_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vf f_load_half(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
@@ -147,6 +149,7 @@ INLINE vf f_sub(vf a, vf b) { return a - b; }
 INLINE vf f_mul(vf a, vf b) { return a * b; }
 INLINE vf f_div(vf a, vf b) { return a / b; }
 INLINE vf f_max(vf a, vf b) { vi m = a > b; return (vf)(((vi)a & m) | ((vi)b & ~m)); }
+INLINE vf f_min(vf a, vf b) { vi m = a < b; return (vf)(((vi)a & m) | ((vi)b & ~m)); }
 INLINE vf f_abs(vf a) { return (vf)((vi)a & 0x7fffffff); }
 INLINE vf f_fma(vf a, vf b, vf c) { return a * b + c; }
 INLINE vi i_set(int32_t x) { return (vi){x, x, x, x, x, x, x, x}; }
