@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +198,14 @@ def start_peer(path: Path, threads: int, setting: str) -> Worker:
 def best_settings(path: Path, threads: int, size: Size, tokens: Tokens) -> dict[str, str]:
     """The peer's fastest setting for each metric, by a trial; without those that crash."""
     speeds: dict[str, dict[str, float]] = {metric: {} for metric in METRICS}
+    short = replace(size, decode=min(size.decode, 24))
     for setting in SETTINGS:
         try:
             worker = start_peer(path, threads, setting)
             for metric in METRICS:
                 trial = Samples()
                 for _ in range(2):
-                    trial.measure(worker, metric, size, tokens)
+                    trial.measure(worker, metric, short, tokens)
                 speeds[metric][setting] = max(trial.values[metric])
             worker.close()
         except ChildProcessError as error:
@@ -248,8 +249,8 @@ def run_case(case: Case, size: Size, machine: Machine, with_peer: bool) -> list[
             setting = chosen["decode-128@0"]
             say("  llama.cpp's best: " + ", ".join(f"{m}: {s}" for m, s in chosen.items()))
             peer_load = loads(lambda: start_peer(peer_path, case.threads, setting), size.loads)
-        for _ in range(size.rounds):
-            for metric in METRICS:
+        for metric in METRICS:
+            for _ in range(size.rounds):
                 ours.measure(our_worker, metric, size, tokens)
                 if chosen:
                     time.sleep(0.05)  # its threads spin for a while after they have finished

@@ -19,6 +19,7 @@ from pathlib import Path
 from oneiros.engine.engine import Engine
 from oneiros.engine.language_model import load
 from oneiros.engine.sampling import Sampler, SamplingOptions
+from oneiros.engine.sequence import Sequence
 
 
 def peak_bytes() -> int:
@@ -26,9 +27,13 @@ def peak_bytes() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def decode(engine: Engine, tokens: list[int], count: int) -> float:
-    sequence = engine.sequence()
-    logits = sequence.extend(tokens)
+def decode(sequence: Sequence, tokens: list[int], count: int) -> float:
+    """Greedy tokens after `tokens`, whose cache is kept if the last call had the same."""
+    if sequence.tokens[: len(tokens)] != tokens:
+        sequence.close()
+        sequence.extend([*tokens[:-1]] or tokens)
+    sequence.truncate(len(tokens) - 1)
+    logits = sequence.extend(tokens[-1:])
     sampler = Sampler(SamplingOptions(temperature=0.0))
     assert logits is not None
     token = sampler.sample(logits)
@@ -53,12 +58,13 @@ def main() -> None:
     path = Path(sys.argv[1])
     engine = load(path, path.name, threads=int(sys.argv[2]), context=2560).engine
     print(json.dumps({"load_seconds": time.perf_counter() - started}), flush=True)
+    held = engine.sequence()
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "prefill":
             answer = {"seconds": prefill(engine, command["tokens"])}
         elif command["do"] == "decode":
-            answer = {"seconds": decode(engine, command["tokens"], command["count"])}
+            answer = {"seconds": decode(held, command["tokens"], command["count"])}
         else:
             answer = {"peak_bytes": peak_bytes() - baseline}
         print(json.dumps(answer), flush=True)

@@ -47,6 +47,7 @@ class Worker:
         )
         self.context = lib.llama_init_from_model(self.model, options)
         self.load_seconds = time.perf_counter() - started
+        self.held: list[int] = []  # the tokens whose keys and values are in memory
         self.sampler = lib.llama_sampler_init_greedy()
 
     def feed(self, tokens: list[int]) -> None:
@@ -56,15 +57,22 @@ class Worker:
 
     def prefill(self, tokens: list[int]) -> float:
         lib.llama_memory_clear(lib.llama_get_memory(self.context), True)
+        self.held = []
         started = time.perf_counter()
         self.feed(tokens)
         lib.llama_synchronize(self.context)
         return time.perf_counter() - started
 
     def decode(self, tokens: list[int], count: int) -> float:
-        lib.llama_memory_clear(lib.llama_get_memory(self.context), True)
-        for first in range(0, len(tokens), 512):
-            self.feed(tokens[first : first + 512])
+        """Greedy tokens after `tokens`, whose cache is kept if the last call had the same."""
+        memory = lib.llama_get_memory(self.context)
+        if self.held != tokens:
+            lib.llama_memory_clear(memory, True)
+            for first in range(0, len(tokens) - 1, 512):
+                self.feed(tokens[first : min(first + 512, len(tokens) - 1)])
+            self.held = tokens
+        lib.llama_memory_seq_rm(memory, 0, len(tokens) - 1, -1)
+        self.feed(tokens[-1:])
         token = lib.llama_sampler_sample(self.sampler, self.context, -1)
         started = time.perf_counter()
         for _ in range(count):
