@@ -74,6 +74,11 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    def pause(self) -> None:
+        """As people do before Ctrl-C. Python's readline shows its prompt a little before it waits
+        for keys, and a signal in between is only noticed with the next key."""
+        time.sleep(1)
+
     def expect(self, text: str, timeout: float = 120) -> str:
         """Wait until `text` is written after what was last expected; gives what is between."""
         deadline = time.monotonic() + timeout

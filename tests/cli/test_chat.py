@@ -95,9 +95,11 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(terminal: Callable[..., Any]
     chat.type("\x03")
     chat.expect("cached")
     chat.expect("> ")
+    chat.pause()
     chat.type("\x03")
     chat.expect("Ctrl-C again")
     chat.expect("> ")
+    chat.pause()
     chat.type("\x03")
     assert chat.wait() == 130
     assert "Traceback" not in chat.screen

@@ -120,3 +120,13 @@ def test_inputs_that_are_no_files_are_refused(
     assert "is a folder" in refused(command, tmp_path, "-o", tmp_path / "out")
     (tmp_path / "file").touch()
     assert "no such folder" in refused("zip", tmp_path / "file", "-o", tmp_path / "no" / "out")
+
+
+def test_what_one_vector_path_wrote_another_reads(
+    oneiros: Callable[..., Any], zipped: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for path in ("avx2", None):  # None: the best that this processor has
+        env = {"ONEIROS_INSTRUCTIONS": path} if path else {}
+        assert oneiros("unzip", zipped[1], "-o", out, "--force", env=env).returncode == 0
+        assert out.read_text(encoding="utf-8") == TEXT
