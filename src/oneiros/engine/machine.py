@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 _CGROUP = Path("/sys/fs/cgroup")
+_HUGE_PAGE = 2 << 20
 
 
 def usable_cores() -> int:
@@ -20,6 +26,17 @@ def usable_memory() -> int | None:
     """Bytes that could be taken without swapping; None where the system does not tell."""
     known = [bytes_ for bytes_ in (_free_memory(), _cgroup_memory()) if bytes_ is not None]
     return min(known) if known else None
+
+
+def huge_pages(size: int) -> NDArray[np.uint8]:
+    """`size` bytes of zeros, in huge pages where the system has them."""
+    memory = mmap.mmap(-1, size + _HUGE_PAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel built without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(memory, np.uint8)
+    start = -whole.ctypes.data % _HUGE_PAGE
+    return whole[start : start + size]
 
 
 def _read(path: Path) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from oneiros.engine.machine import huge_pages
 
 _SLAB_BYTES = 32 << 20
 _HUGE_PAGE = 2 << 20
@@ -51,11 +51,7 @@ class PagePool:
         # A decoding step reads a little of every page: huge pages save most address translations.
         grown = min(_SLAB_BYTES, _HUGE_PAGE << self._slabs)
         size = -(-max(grown, self.page_bytes) // _HUGE_PAGE) * _HUGE_PAGE
-        memory = mmap.mmap(-1, size)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with suppress(OSError):  # a kernel built without them
-                memory.madvise(mmap.MADV_HUGEPAGE)
         count = size // self.page_bytes
-        pages = np.frombuffer(memory, np.uint8, count * self.page_bytes).reshape(count, -1)
+        pages = huge_pages(count * self.page_bytes).reshape(count, -1)
         self._free.extend(Page(data, data.ctypes.data, 0) for data in pages[::-1])
         self._slabs += 1

@@ -2,6 +2,10 @@
  * of 256 positions at a time. A row is one query of one head; a score accumulates over features in
  * order, an output over positions in order, so that a row does not depend on the rows beside it. */
 
+enum { PAGES_AHEAD = 2 }; /* how far reading looks ahead: a page of one head is 4 kB of keys or values */
+
+INLINE void prefetch(const void *p) { __builtin_prefetch(p, 0, 2); } /* into the second-level cache */
+
 #if LANES == 16
 enum { SCORE_ROWS = 8, VALUE_ROWS = 6, VALUE_VECTORS = 4 };
 #else
@@ -14,19 +18,18 @@ struct span_row {
     float *output; /* [head_dim] */
 };
 
-/* Scores of `rows` rows against the keys of `blocks` blocks of 16 ([block][head_dim][16]). Few rows
- * take two blocks at once, so that enough additions are under way. The keys at `ahead` come next. */
+/* Scores of `rows` rows against `blocks` blocks of 16 of the keys of a page ([head_dim][32]). Few rows
+ * take both blocks at once, so that enough additions are under way. The keys at `ahead` come next. */
 INLINE void score_block(const struct span_row *row, const int rows, const int blocks, const uint16_t *keys,
                         const uint16_t *ahead, int head_dim, int at) {
     vf sum[2 * SCORE_ROWS * PARTS];
 #pragma GCC unroll 16
     for (int i = 0; i < rows * blocks * PARTS; i++) sum[i] = f_zero();
     for (int d = 0; d < head_dim; d++) {
-        __builtin_prefetch(ahead + 16 * blocks * d);
+        prefetch(ahead + PAGE_TOKENS * d);
 #pragma GCC unroll 4
         for (int part = 0; part < blocks * PARTS; part++) {
-            const int block = part / PARTS, lane = part % PARTS * LANES;
-            const vf key = f_load_half(keys + (int64_t)16 * (block * head_dim + d) + lane);
+            const vf key = f_load_half(keys + (int64_t)PAGE_TOKENS * d + LANES * part);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++)
                 sum[r * blocks * PARTS + part] = f_fma(key, f_set(row[r].query[d]), sum[r * blocks * PARTS + part]);
@@ -50,7 +53,7 @@ INLINE void score_page(const struct span_row *row, int rows, const uint16_t *key
             score_block(row, now, 2, keys, ahead, head_dim, at);                                   \
         } else {                                                                                   \
             score_block(row, now, 1, keys, ahead, head_dim, at);                                   \
-            score_block(row, now, 1, keys + 16 * head_dim, ahead + 16 * head_dim, head_dim, at + 16); \
+            score_block(row, now, 1, keys + 16, ahead, head_dim, at + 16);                         \
         }                                                                                          \
         row += many, rows -= many;                                                                 \
         continue;                                                                                  \
@@ -68,8 +71,8 @@ INLINE void value_block(const struct span_row *row, const int rows, const int ve
     for (int i = 0; i < rows * vectors; i++) sum[i] = f_load(row[i / vectors].output + first + LANES * (i % vectors));
     for (int t = 0; t < count; t++) {
         vf value[VALUE_VECTORS];
-        __builtin_prefetch(ahead + (int64_t)t * head_dim + first);
-        if (vectors * LANES > 32) __builtin_prefetch(ahead + (int64_t)t * head_dim + first + 32);
+        prefetch(ahead + (int64_t)t * head_dim + first);
+        if (vectors * LANES > 32) prefetch(ahead + (int64_t)t * head_dim + first + 32);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) value[v] = f_load_half(values + (int64_t)t * head_dim + first + LANES * v);
 #pragma GCC unroll 6
@@ -125,12 +128,22 @@ INLINE const uint16_t *values_at(const struct attention_span *a, int position) {
     return keys_at(a, position) + (int64_t)PAGE_TOKENS * a->head_dim;
 }
 
+/* What a span reads as its step'th: the keys of its pages, their values, the keys of the next span. */
+INLINE const uint16_t *read_after(const struct attention_span *a, int begin, int end, int step) {
+    const int pages = (end + PAGE_TOKENS - 1) / PAGE_TOKENS;
+    if (step < pages) return keys_at(a, begin + step * PAGE_TOKENS);
+    if (step < 2 * pages) return values_at(a, begin + (step - pages) * PAGE_TOKENS);
+    const int position = begin + (step - pages) * PAGE_TOKENS;
+    return position < a->first_position ? keys_at(a, position) : values_at(a, begin);
+}
+
 static void attend(const struct attention_span *a, struct attention_partial *out) {
     _Alignas(64) float scores[MAX_SPAN_ROWS * SPAN_TOKENS];
     struct span_row row[MAX_SPAN_ROWS];
     const int rows = a->queries * a->heads, begin = a->span * SPAN_TOKENS;
     int end = a->first_position + a->queries - begin; /* positions of the span that the last query sees */
     if (end > SPAN_TOKENS) end = SPAN_TOKENS;
+    const int pages = (end + PAGE_TOKENS - 1) / PAGE_TOKENS;
     for (int r = 0; r < rows; r++) {
         row[r].query = a->query + (r / a->heads) * a->query_stride + (int64_t)(r % a->heads) * a->head_dim;
         row[r].score = scores + (int64_t)r * SPAN_TOKENS;
@@ -138,7 +151,7 @@ static void attend(const struct attention_span *a, struct attention_partial *out
         memset(row[r].output, 0, (size_t)a->head_dim * sizeof(float));
     }
     for (int at = 0; at < end; at += PAGE_TOKENS) {
-        const uint16_t *ahead = at + PAGE_TOKENS < end ? keys_at(a, begin + at + PAGE_TOKENS) : values_at(a, begin);
+        const uint16_t *ahead = read_after(a, begin, end, at / PAGE_TOKENS + PAGES_AHEAD);
         score_page(row, rows, keys_at(a, begin + at), ahead, a->head_dim, at);
     }
     for (int r = 0; r < rows; r++) {
@@ -154,7 +167,7 @@ static void attend(const struct attention_span *a, struct attention_partial *out
     }
     for (int at = 0; at < end; at += PAGE_TOKENS) {
         const uint16_t *values = values_at(a, begin + at);
-        const uint16_t *ahead = at + PAGE_TOKENS < end ? values_at(a, begin + at + PAGE_TOKENS) : values;
+        const uint16_t *ahead = read_after(a, begin, end, pages + at / PAGE_TOKENS + PAGES_AHEAD);
         const int count = end - at < PAGE_TOKENS ? end - at : PAGE_TOKENS;
         int d = 0;
         for (; d + VALUE_VECTORS * LANES <= a->head_dim; d += VALUE_VECTORS * LANES)
@@ -194,12 +207,12 @@ static void merge(struct attention_partial *into, const struct attention_partial
 INLINE vf within_halves(vf x) { return f_min(f_max(x, f_set(-65504.0f)), f_set(65504.0f)); }
 
 static void store_key_value(const float *key, const float *value, int head_dim, int slot, uint8_t *page) {
-    uint16_t *keys = (uint16_t *)page + (int64_t)(slot / 16 * 16) * head_dim + slot % 16;
+    uint16_t *keys = (uint16_t *)page + slot;
     uint16_t *values = (uint16_t *)page + (int64_t)(PAGE_TOKENS + slot) * head_dim;
     uint16_t halves[LANES];
     for (int d = 0; d < head_dim; d += LANES) {
         f_store_half(halves, within_halves(f_load(key + d)));
-        for (int i = 0; i < LANES; i++) keys[16 * (d + i)] = halves[i];
+        for (int i = 0; i < LANES; i++) keys[PAGE_TOKENS * (d + i)] = halves[i];
         f_store_half(values + d, within_halves(f_load(value + d)));
     }
 }

@@ -55,7 +55,7 @@ struct compute {
     void (*put_row)(const float *x, int row, struct activations *out);
     /* y = x / rms(x) * weight (Zhang & Sennrich 2019). */
     void (*rms_norm)(const float *x, const float *weight, int n, float epsilon, float *y);
-    /* Stores the key and value of one head at slot `slot` of a page: K is [2][head_dim][16], V [32][head_dim]. */
+    /* Stores the key and value of one head at slot `slot` of a page: K is [head_dim][32], V [32][head_dim]. */
     void (*store_key_value)(const float *key, const float *value, int head_dim, int slot, uint8_t *page);
     void (*attend)(const struct attention_span *a, struct attention_partial *out);
     /* Merges `from` into `into`, row by row (both [rows]); an empty `into` has sum 0. */

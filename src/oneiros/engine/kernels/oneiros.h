@@ -97,7 +97,7 @@ API struct engine *oneiros_engine_new(const struct model *model, int threads, in
 API void oneiros_engine_free(struct engine *engine);
 API void oneiros_step(struct engine *engine, const struct batch *batch);
 API void oneiros_embedding(const struct model *model, int token, float *out); /* [width] */
-/* A KV page: for each layer and key/value head, keys [2][head_dim][16] and values [32][head_dim] as halves. */
+/* A KV page: for each layer and key/value head, keys [head_dim][32] and values [32][head_dim] as halves. */
 API int64_t oneiros_page_bytes(const struct model *model);
 
 API int oneiros_packed_format(int type); /* of a GGUF type; -1 for one that it does not know */
