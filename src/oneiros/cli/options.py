@@ -93,7 +93,7 @@ RepetitionPenalty = Annotated[
     float | None,
     typer.Option(
         show_default="1.0",
-        help="Above 1: tokens that occurred become less likely.",
+        help="Above 1: tokens of the prompt and the reply become less likely.",
         rich_help_panel=_SAMPLING,
     ),
 ]
@@ -101,7 +101,7 @@ PresencePenalty = Annotated[
     float | None,
     typer.Option(
         show_default="0.0",
-        help="Taken off the logit of each token that occurred.",
+        help="Taken off the logit of each token in the reply so far.",
         rich_help_panel=_SAMPLING,
     ),
 ]
@@ -109,7 +109,7 @@ FrequencyPenalty = Annotated[
     float | None,
     typer.Option(
         show_default="0.0",
-        help="Taken off a token's logit for each time it occurred.",
+        help="Taken off a token's logit for each time it is in the reply so far.",
         rich_help_panel=_SAMPLING,
     ),
 ]

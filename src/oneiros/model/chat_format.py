@@ -160,17 +160,25 @@ def load_chat_format(parameters: Parameters, tokenizer: Tokenizer) -> ChatFormat
     Raises:
         ModelFileError: the file's template is not text.
     """
+    template = stored_template(parameters)
+    if template is None and {"<|im_start|>", "<|im_end|>"} <= tokenizer.added_tokens.keys():
+        template = _CHATML
+    return None if template is None else ChatFormat(template, tokenizer)
+
+
+def stored_template(parameters: Parameters) -> str | None:
+    """The chat template that a model's files hold, or None.
+
+    Raises:
+        ModelFileError: it is not text.
+    """
     if parameters.path.is_dir():
         template = _folder_template(parameters)
     else:
         template = parameters.metadata.get("tokenizer.chat_template")
-    if template is None and {"<|im_start|>", "<|im_end|>"} <= tokenizer.added_tokens.keys():
-        template = _CHATML
-    if template is None:
-        return None
-    if not isinstance(template, str):
+    if template is not None and not isinstance(template, str):
         raise ModelFileError(f"{parameters.path}: the chat template is not a string.")
-    return ChatFormat(template, tokenizer)
+    return template
 
 
 def _folder_template(parameters: Parameters) -> object:

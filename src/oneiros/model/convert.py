@@ -18,11 +18,11 @@ from oneiros.model.architecture import (
     base_frequencies,
     scaling_factors,
 )
+from oneiros.model.chat_format import stored_template
 from oneiros.model.gguf_architecture import gguf_metadata
 from oneiros.model.gguf_writer import write_gguf
 from oneiros.model.huggingface import CONFIG, WEIGHTS, folder_name
 from oneiros.model.huggingface_config import config_from_architecture
-from oneiros.model.json_text import read_bounded, read_object
 from oneiros.model.parameters import Parameters, open_parameters
 from oneiros.model.quantization import dequantize, quantize
 from oneiros.model.replacement import replacing_folder
@@ -158,7 +158,7 @@ def _file_metadata(parameters: Parameters) -> dict[str, object]:
     return (
         gguf_metadata(parameters.architecture)
         | {"general.type": "model", "general.name": parameters.path.absolute().name}
-        | gguf_tokenizer(vocabulary, rows, _folder_template(parameters.path))
+        | gguf_tokenizer(vocabulary, rows, stored_template(parameters))
     )
 
 
@@ -290,18 +290,6 @@ def _pieces(
 
 
 # --- tokenizer and rotary scaling ------------------------------------------------------------
-
-
-def _folder_template(folder: Path) -> str | None:
-    if (folder / "chat_template.jinja").exists():
-        return read_bounded(folder / "chat_template.jinja").decode(errors="replace")
-    if not (folder / "tokenizer_config.json").exists():
-        return None
-    template = read_object(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(template, list):  # several, by name
-        named = [entry for entry in template if isinstance(entry, dict)]
-        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    return template if isinstance(template, str) else None
 
 
 def _folder_architecture(parameters: Parameters) -> Architecture:
