@@ -85,6 +85,7 @@ build/kernels/CMakeCache.txt: CMakeLists.txt $(STAMPS)/runtime
 	@mkdir -p build
 	@$(BIN)/cmake -S . -B build/kernels -G "Unix Makefiles" -DONEIROS_IN_SOURCE=ON >build/cmake.log 2>&1 \
 	  || { cat build/cmake.log >&2; exit 1; }
+	@touch $@ # CMake leaves it as it is where nothing changed
 
 $(KERNELS): $(KERNEL_SOURCES) build/kernels/CMakeCache.txt
 	@echo "Building the C kernels"

@@ -195,26 +195,37 @@ def start_peer(path: Path, threads: int, setting: str) -> Worker:
     return Worker([str(PEER_PYTHON), program, str(path), str(threads), setting])
 
 
-def best_settings(path: Path, threads: int, size: Size, tokens: Tokens) -> dict[str, str]:
-    """The peer's fastest setting for each metric, by a trial; without those that crash."""
-    speeds: dict[str, dict[str, float]] = {metric: {} for metric in METRICS}
+@dataclass
+class Trial:
+    """What the peer's settings are good for."""
+
+    speeds: dict[str, dict[str, float]]  # metric -> setting -> tokens a second
+    load_seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, float] = field(default_factory=dict)
+
+    def best(self) -> dict[str, str]:
+        """The fastest setting for each metric; empty if none works."""
+        return {m: max(found, key=lambda s: found[s]) for m, found in self.speeds.items() if found}
+
+
+def try_settings(path: Path, threads: int, size: Size, tokens: Tokens) -> Trial:
+    """Run the peer with each setting once; those that crash are left out."""
+    trial = Trial({metric: {} for metric in METRICS})
     short = replace(size, decode=min(size.decode, 24))
     for setting in SETTINGS:
         try:
             worker = start_peer(path, threads, setting)
             for metric in METRICS:
-                trial = Samples()
+                samples = Samples()
                 for _ in range(2):
-                    trial.measure(worker, metric, short, tokens)
-                speeds[metric][setting] = max(trial.values[metric])
+                    samples.measure(worker, metric, short, tokens)
+                trial.speeds[metric][setting] = max(samples.values[metric])
+            trial.load_seconds[setting] = worker.load_seconds
+            trial.peak_bytes[setting] = worker.ask(do="peak")["peak_bytes"]
             worker.close()
         except ChildProcessError as error:
             say(f"  llama.cpp with setting {setting} fails ({error}) and is left out")
-    return {
-        metric: max(found, key=lambda setting: found[setting])
-        for metric, found in speeds.items()
-        if found
-    }
+    return trial
 
 
 def loads(start: Callable[[], Worker], count: int) -> float:
@@ -240,13 +251,16 @@ def run_case(case: Case, size: Size, machine: Machine, with_peer: bool) -> list[
         our_load = loads(lambda: start_ours(ours_path, case), size.loads)
         our_worker = start_ours(ours_path, case)
         stack.callback(our_worker.close)
-        chosen = best_settings(peer_path, case.threads, size, tokens) if with_peer else {}
+        trial = Trial({})
+        if with_peer:
+            trial = try_settings(peer_path, case.threads, size, tokens)
+        chosen = trial.best()
         workers = {s: start_peer(peer_path, case.threads, s) for s in set(chosen.values())}
         for worker in workers.values():
             stack.callback(worker.close)
         peer_load = None
         if chosen:
-            setting = chosen["decode-128@0"]
+            setting = min(trial.load_seconds, key=lambda s: trial.load_seconds[s])
             say("  llama.cpp's best: " + ", ".join(f"{m}: {s}" for m, s in chosen.items()))
             peer_load = loads(lambda: start_peer(peer_path, case.threads, setting), size.loads)
         for metric in METRICS:
@@ -257,9 +271,7 @@ def run_case(case: Case, size: Size, machine: Machine, with_peer: bool) -> list[
                     peer.measure(workers[chosen[metric]], metric, size, tokens)
                     time.sleep(0.05)
         our_peak = our_worker.ask(do="peak")["peak_bytes"]
-        peer_peak = None
-        if chosen:
-            peer_peak = workers[chosen["decode-128@2000"]].ask(do="peak")["peak_bytes"]
+        peer_peak = min(trial.peak_bytes.values(), default=None)
     rows = [
         Row(case.name, metric, ours.median(metric), peer.median(metric), "tok/s", "higher", target)
         for metric, target in zip(METRICS, case.targets, strict=True)
@@ -281,9 +293,12 @@ def explain(
     products = sum(
         int(np.prod(t.shape)) for n, t in parameters.tensors.items() if n.startswith("blk.")
     )
-    share = case.threads / 2 if case.threads < 2 else 1
-    decode = machine.bytes_per_second * share / stored
-    prefill = machine.multiply_adds_per_second * share / products
+    decode = machine.bytes_per_second / stored
+    prefill = machine.multiply_adds_per_second / products
+    say(
+        f"  this machine, {case.threads} threads: {machine.bytes_per_second / 1e9:.1f} GB/s from "
+        f"memory, {machine.multiply_adds_per_second / 1e9:,.0f} G int8 multiply-adds/s"
+    )
     say(
         f"  floors: {decode:,.0f} tok/s to read {stored / 1e6:,.0f} MB a token, "
         f"{prefill:,.0f} tok/s to compute its {products / 1e6:,.0f} M products in vector registers"
@@ -363,14 +378,10 @@ def main() -> int:
             parser.error("the peer is not built: run `make peers` first (about 7 minutes)")
         say("The peer is not built (`make peers`): ours alone.")
     kernels()
-    machine = measure_machine(2, 512 << 20 if not arguments.quick else 64 << 20)
-    say(
-        f"This machine, 2 threads: {machine.bytes_per_second / 1e9:.1f} GB/s from memory, "
-        f"{machine.multiply_adds_per_second / 1e9:,.0f} G int8 multiply-adds/s in vector registers"
-    )
     rows = []
     try:
         for case in cases:
+            machine = measure_machine(case.threads, 64 << 20 if arguments.quick else 512 << 20)
             rows += run_case(case, size, machine, with_peer)
     except OneirosError as error:
         say(str(error))

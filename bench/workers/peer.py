@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import llama_cpp as lib
+import numpy as np
 
 
 @lib.llama_log_callback
@@ -48,12 +49,16 @@ class Worker:
         self.context = lib.llama_init_from_model(self.model, options)
         self.load_seconds = time.perf_counter() - started
         self.held: list[int] = []  # the tokens whose keys and values are in memory
-        self.sampler = lib.llama_sampler_init_greedy()
+        self.vocabulary = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model))
 
     def feed(self, tokens: list[int]) -> None:
         array = (ctypes.c_int32 * len(tokens))(*tokens)
         if lib.llama_decode(self.context, lib.llama_batch_get_one(array, len(tokens))) != 0:
             raise RuntimeError("llama_decode failed")
+
+    def greedy(self) -> int:
+        logits = lib.llama_get_logits_ith(self.context, -1)
+        return int(np.ctypeslib.as_array(logits, (self.vocabulary,)).argmax())
 
     def prefill(self, tokens: list[int]) -> float:
         lib.llama_memory_clear(lib.llama_get_memory(self.context), True)
@@ -73,11 +78,11 @@ class Worker:
             self.held = tokens
         lib.llama_memory_seq_rm(memory, 0, len(tokens) - 1, -1)
         self.feed(tokens[-1:])
-        token = lib.llama_sampler_sample(self.sampler, self.context, -1)
+        token = self.greedy()
         started = time.perf_counter()
         for _ in range(count):
             self.feed([token])
-            token = lib.llama_sampler_sample(self.sampler, self.context, -1)
+            token = self.greedy()
         return time.perf_counter() - started
 
 

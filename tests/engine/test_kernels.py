@@ -128,6 +128,7 @@ def test_an_unknown_instruction_path_is_refused(
         ({"head_dim": 24}, "multiple of 16"),
         ({"ffn_width": 272}, "multiple of 32"),
         ({"head_dim": 512, "heads": 2}, "512 features"),
+        ({"width": 32, "heads": 2, "ffn_width": 1 << 18}, "262,144; the kernels hold"),
     ],
 )
 def test_shapes_that_the_kernels_do_not_compute_are_refused(

@@ -145,6 +145,12 @@ def test_logits_that_are_not_numbers_still_give_a_token() -> None:
         ("logit_bias", {-1: 1.0}),
         ("logit_bias", {1: math.nan}),
         ("stop", ("",)),
+        ("stop", "User:"),
+        ("temperature", None),
+        ("top_k", 40.5),
+        ("max_tokens", 10.5),
+        ("seed", 1.5),
+        ("temperature", "1"),
     ],
 )
 def test_invalid_options_are_refused_by_name(name: str, value: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
 from collections.abc import Sequence as Items
@@ -25,7 +26,7 @@ from oneiros.engine.library import (
 )
 from oneiros.engine.machine import usable_cores
 from oneiros.engine.memory import check_memory
-from oneiros.engine.network import Network
+from oneiros.engine.network import Network, check_shapes
 from oneiros.engine.packing import Progress, packed_weights
 from oneiros.engine.pages import PagePool
 from oneiros.engine.sequence import Sequence
@@ -87,6 +88,7 @@ class Engine:
 
         Raises:
             UnsupportedModelError: shapes that the kernels do not compute.
+            ContextLengthError: the model does not take such a context.
             NotEnoughMemoryError: weights and the keys and values of one full context do not fit.
             KernelError: the kernels are missing or were refused by this machine.
         """
@@ -104,6 +106,7 @@ class Engine:
         self.kernel_version = kernel_version()
         self.instruction_path = choose_instruction_path()
         self.arithmetic = arithmetic_of(self.instruction_path)
+        check_shapes(self.architecture, parameters.path.name)
         check_memory(parameters, self.context)
         weights = packed_weights(parameters, cache, progress)
         self.model_sha256 = weights.sha256
@@ -118,7 +121,8 @@ class Engine:
                 f"No memory or threads for the engine's buffers ({self.threads} threads)."
             )
         self._handle = ctypes.c_void_p(handle)
-        weakref.finalize(self, kernels().oneiros_engine_free, self._handle)
+        self._process = os.getpid()
+        weakref.finalize(self, _free, self._handle, self._process)
         self._lock = threading.Lock()
 
     @property
@@ -140,9 +144,17 @@ class Engine:
 
         Raises:
             ContextLengthError: a sequence would outgrow the context; nothing was done.
-            ValueError: a token outside the vocabulary, no token, or one sequence twice.
+            ValueError: a token outside the vocabulary, no token, one sequence twice, or one of
+                another engine.
+            KernelError: called in a forked process.
+            NotEnoughMemoryError: no memory for pages or intermediate results.
         """
         self._check(work)
+        if os.getpid() != self._process:
+            raise KernelError(
+                "This process was forked from the one that loaded the model, and threads do not "
+                "come along: load the model here, or start processes by spawning."
+            )
         width = -(-self.vocabulary // GROUP_ROWS) * GROUP_ROWS
         rows = [_outputs(w) for w in work]
         results = [np.empty((n, width), np.float32) if n else None for n in rows]
@@ -171,6 +183,9 @@ class Engine:
 
         Returns:
             float64 (len(tokens) - 1,); logits are held for a few positions at a time only.
+
+        Raises:
+            ContextLengthError, ValueError: as `step`; the first tokens may have been appended.
         """
         result = np.empty(max(0, len(tokens) - 1), np.float64)
         for first in range(0, len(tokens), _OUTPUTS_AT_ONCE):
@@ -192,6 +207,8 @@ class Engine:
         if len({id(w.sequence) for w in work}) != len(work):
             raise ValueError("A sequence appears twice in one step.")
         for w in work:
+            if w.sequence.engine is not self:
+                raise ValueError("A sequence belongs to another engine.")
             if not w.tokens:
                 raise ValueError("A sequence is to be extended by no tokens.")
             if min(w.tokens) < 0 or max(w.tokens) >= self.vocabulary:
@@ -221,7 +238,7 @@ class Engine:
             outputs.extend(range(last - _run_outputs(run)[0], last))
         output_rows = np.array(outputs, np.int32)
         logits = np.empty((len(outputs), width), np.float32)
-        kernels().oneiros_step(
+        failed = kernels().oneiros_step(
             self._handle,
             Batch(
                 int(start[-1]),
@@ -236,6 +253,8 @@ class Engine:
                 logits.ctypes.data,
             ),
         )
+        if failed:
+            raise NotEnoughMemoryError(f"No memory for a step of {int(start[-1])} tokens.")
         for run in batch:
             run.work.sequence.tokens.extend(run.work.tokens[run.first : run.last])
         return logits
@@ -267,3 +286,8 @@ def _batches(work: Items[Work]) -> list[list[_Run]]:
             room -= last - first
             first = last
     return batches
+
+
+def _free(handle: ctypes.c_void_p, process: int) -> None:
+    if os.getpid() == process:  # a forked process has the memory and not the threads
+        kernels().oneiros_engine_free(handle)

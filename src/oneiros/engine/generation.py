@@ -34,10 +34,12 @@ class Generation:
 
     Attributes:
         text: the reply so far.
-        token_ids: the tokens generated so far, without the one that ended the reply.
+        token_ids: the tokens generated so far, those of a stop text included, without the token
+            that ended the reply.
         finish_reason: None while it runs; "stop" where the model or a stop text ended it, "length"
             at max_tokens or where the context is full, "cancelled" after `cancel`.
         context_full: whether the context's end ended it.
+        cut: whether a stop text ended it, so that the sequence holds more than `text`.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Generation:
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
         self.context_full = False
+        self.cut = False
         self.statistics = Statistics(length, len(sequence.tokens))
         self._sequence = sequence
         self._prompt = prompt
@@ -96,6 +99,7 @@ class Generation:
             cut = _first_stop(held, self._options.stop)
             if cut is not None:
                 self.finish_reason = "stop"
+                self.cut = True
                 held = held[:cut]
                 break
             free = len(held) - _stop_overlap(held, self._options.stop)

@@ -177,11 +177,11 @@ class Chat:
         """How many tokens of the sequence stay, and which ones follow.
 
         Usually the sequence stays as it is, and what the template puts behind a reply follows. A
-        template that rewrites what was said (Qwen3's drops old reasoning), or a reply cancelled
-        before it began, costs a part of it.
+        template that rewrites what was said (Qwen3's drops old reasoning), a reply cancelled
+        before it began, or one cut at a stop text, costs a part of it.
         """
         reply = self._reply
-        if reply is not None and len(self._sequence) == reply.length:
+        if reply is not None and not reply.cut and len(self._sequence) == reply.length:
             more = self._format.continuation(messages[:-2], reply.text, messages[-1:])
             if more is not None:
                 return len(self._sequence), more

@@ -21,6 +21,7 @@ MAX_ROWS = 512
 PAGE_TOKENS = 32
 GROUP_ROWS = 16
 LARGEST_HEAD_DIM = 256
+LARGEST_WIDTH = 1 << 16  # a thread's stack holds 16 bytes for each column of a matrix
 MOST_HEADS_PER_KV_HEAD = 64
 
 
@@ -130,7 +131,7 @@ def kernels() -> ctypes.CDLL:
         ("best_instruction_path", integer, []),
         ("engine_new", pointer, [ctypes.POINTER(Model), integer, integer, integer]),
         ("engine_free", None, [pointer]),
-        ("step", None, [pointer, ctypes.POINTER(Batch)]),
+        ("step", integer, [pointer, ctypes.POINTER(Batch)]),
         ("embedding", None, [ctypes.POINTER(Model), integer, pointer]),
         ("page_bytes", long, [ctypes.POINTER(Model)]),
         ("packed_format", integer, [integer]),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from oneiros.engine.library import (
     LARGEST_HEAD_DIM,
+    LARGEST_WIDTH,
     MOST_HEADS_PER_KV_HEAD,
     Layer,
     Model,
@@ -42,9 +43,7 @@ class Network:
     """`struct model` and everything that its pointers point to."""
 
     def __init__(self, parameters: Parameters, weights: PackedWeights) -> None:
-        """Raises UnsupportedModelError for shapes that the kernels do not compute."""
         a = parameters.architecture
-        _check_shapes(a, str(parameters.path))
         self._parameters = parameters
         self._weights = weights
         self._kept: list[NDArray[np.float32] | NDArray[np.float64]] = []
@@ -84,7 +83,8 @@ class Network:
         return int(values.ctypes.data)
 
 
-def _check_shapes(a: Architecture, where: str) -> None:
+def check_shapes(a: Architecture, where: str) -> None:
+    """Raise UnsupportedModelError for shapes that the kernels do not compute."""
     for what, value, multiple in (
         ("model width", a.width, 32),
         ("width of all query heads", a.heads * a.head_dim, 32),
@@ -94,6 +94,10 @@ def _check_shapes(a: Architecture, where: str) -> None:
         if value % multiple:
             raise UnsupportedModelError(
                 f"{where}: a {what} of {value}; the kernels need a multiple of {multiple}."
+            )
+        if value > LARGEST_WIDTH:
+            raise UnsupportedModelError(
+                f"{where}: a {what} of {value:,}; the kernels hold {LARGEST_WIDTH:,}."
             )
     if a.head_dim > LARGEST_HEAD_DIM:
         raise UnsupportedModelError(

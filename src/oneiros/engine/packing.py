@@ -76,16 +76,16 @@ def packed_weights(
     if cache is None:
         return _pack_into_memory(parameters, progress)
     path = cache / f"{_source_key(parameters)}.packed"
-    found = _read(path)
+    found = _read(path, parameters)
     if found is not None:
         return found
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        _remove_orphans(cache)
+        _remove_superseded(cache, parameters)
         _write(path, parameters, progress)
     except OSError:
         return _pack_into_memory(parameters, progress)
-    written = _read(path)
+    written = _read(path, parameters)
     return written if written is not None else _pack_into_memory(parameters, progress)
 
 
@@ -150,7 +150,7 @@ def _write(path: Path, parameters: Parameters, progress: Progress | None) -> Non
     matrices, size = packed_layout(parameters)
     fields = PackedMatrix.__slots__
     header = {
-        "sources": [str(source.resolve()) for source in parameters.source_files],
+        "sources": _sources(parameters),
         "sha256": parameters.sha256(),
         "size": size,
         "matrices": {n: [getattr(m, f) for f in fields] for n, m in matrices.items()},
@@ -167,38 +167,48 @@ def _write(path: Path, parameters: Parameters, progress: Progress | None) -> Non
                 done += packed.size
                 if progress is not None:
                     progress(done, size)
+            file.flush()
+            os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def _remove_orphans(cache: Path) -> None:
-    """Delete packed files whose sources are gone, and what killed processes left half written."""
+def _sources(parameters: Parameters) -> list[str]:
+    return [str(source.resolve()) for source in parameters.source_files]
+
+
+def _remove_superseded(cache: Path, parameters: Parameters) -> None:
+    """Delete packed files of an earlier state of this model or of models that are gone, and what
+    killed processes left half written."""
     for path in cache.glob("*.part"):
-        if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-            path.unlink(missing_ok=True)
+        with suppress(OSError):  # another process may be quicker
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
     for path in cache.glob("*.packed"):
-        with path.open("rb") as file, suppress(ValueError, KeyError, TypeError):
-            sources = json.loads(file.readline())["sources"]
-            if not all(Path(source).exists() for source in sources):
-                path.unlink(missing_ok=True)
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            with path.open("rb") as file:
+                sources = json.loads(file.readline())["sources"]
+            if sources == _sources(parameters) or not all(Path(s).exists() for s in sources):
+                path.unlink()
 
 
-def _read(path: Path) -> PackedWeights | None:
-    """A packed file; None if there is none, or it is not whole."""
+def _read(path: Path, parameters: Parameters) -> PackedWeights | None:
+    """A packed file; None if there is none, or it is not one of this model, or not whole."""
+    matrices, size = packed_layout(parameters)
     try:
         with path.open("rb") as file:
             text = file.readline()
             header = json.loads(text)
             start = len(text) + -len(text) % _ALIGNMENT
-            size = int(header["size"])
             if os.fstat(file.fileno()).st_size != start + size:
                 return None
+            if {n: PackedMatrix(*m) for n, m in header["matrices"].items()} != matrices:
+                return None
+            sha256 = str(header["sha256"])
             data = huge_pages(size)
             _read_in_parallel(file.fileno(), start, data)
-        matrices = {n: PackedMatrix(*values) for n, values in header["matrices"].items()}
-        sha256 = str(header["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     data.flags.writeable = False

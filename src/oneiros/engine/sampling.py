@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import secrets
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from oneiros.engine.library import Sampling, kernels
 from oneiros.errors import InvalidSamplingError
 
+_LARGEST_BIAS = 1e4
 _NO_BIAS: Mapping[int, float] = MappingProxyType({})
 
 
@@ -43,29 +43,39 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         """Raises InvalidSamplingError naming the option, its value and its range."""
-        for name, low, high in (
-            ("temperature", 0.0, 100.0),
-            ("top_p", 0.0, 1.0),
-            ("min_p", 0.0, 1.0),
-            ("repetition_penalty", 0.01, 100.0),
-            ("presence_penalty", -100.0, 100.0),
-            ("frequency_penalty", -100.0, 100.0),
-            ("top_k", 0, 2**31 - 1),
-            ("penalty_window", 0, 2**31 - 1),
-            ("max_tokens", 1, 2**31 - 1),
+        largest = 2**31 - 1
+        for name, kind, low, high in (
+            ("temperature", float, 0.0, 100.0),
+            ("top_p", float, 0.0, 1.0),
+            ("min_p", float, 0.0, 1.0),
+            ("repetition_penalty", float, 0.01, 100.0),
+            ("presence_penalty", float, -100.0, 100.0),
+            ("frequency_penalty", float, -100.0, 100.0),
+            ("top_k", int, 0, largest),
+            ("penalty_window", int, 0, largest),
+            ("max_tokens", int, 1, largest),
+            ("seed", int, -(2**63), 2**64),
         ):
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:  # also refuses NaN
+            if value is None and name in ("max_tokens", "seed"):
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or (kind is int and not isinstance(value, int)):
+                wanted = "a whole number" if kind is int else "a number"
+                raise InvalidSamplingError(f"{name} is {value!r}; it must be {wanted}.")
+            if not low <= value <= high:  # also refuses NaN
                 raise InvalidSamplingError(
                     f"{name} is {value}; it must be from {low:g} to {high:g}."
                 )
         if self.top_p == 0.0:
             raise InvalidSamplingError("top_p is 0; use temperature 0 for the likeliest token.")
         for token, bias in self.logit_bias.items():
-            if token < 0 or not math.isfinite(bias):
-                raise InvalidSamplingError(f"logit_bias of token {token} is {bias}.")
-        if "" in self.stop:
-            raise InvalidSamplingError("A stop text is empty.")
+            if token < 0 or not abs(bias) <= _LARGEST_BIAS:
+                raise InvalidSamplingError(
+                    f"logit_bias of token {token} is {bias}; it must be within {_LARGEST_BIAS:g}."
+                )
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise InvalidSamplingError("stop must be a tuple of texts that are not empty.")
 
 
 class Sampler:

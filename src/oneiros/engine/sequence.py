@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from oneiros.engine.library import PAGE_TOKENS
 from oneiros.engine.pages import Page, PagePool
 from oneiros.errors import ModelFileError
+from oneiros.model.json_text import parse_object
 
 if TYPE_CHECKING:
     from oneiros.engine.engine import Engine
 
 _MAGIC = "oneiros sequence 1"
+_LONGEST_HEADER = 1 << 26
 
 
 class Sequence:
@@ -80,11 +82,12 @@ class Sequence:
         Only the engine that made them can use keys and values: the file names the model, the
         kernel version and the arithmetic.
         """
-        header = {"format": _MAGIC, "tokens": self.tokens, **_identity(self.engine)}
+        tokens = [int(token) for token in self.tokens]
+        header = {"format": _MAGIC, "tokens": tokens, **_identity(self.engine)}
         temporary = path.with_name(path.name + ".part")
         with temporary.open("wb") as file:
             file.write(json.dumps(header).encode() + b"\n")
-            for page in self._pages:
+            for page in self._pages[: -(-len(self.tokens) // PAGE_TOKENS)]:
                 file.write(page.data.data)
             file.flush()
             os.fsync(file.fileno())
@@ -99,16 +102,16 @@ class Sequence:
         """
         try:
             with path.open("rb") as file:
-                header = json.loads(file.readline())
-                if header["format"] != _MAGIC:
-                    raise ValueError(header["format"])
-                tokens = [int(token) for token in header["tokens"]]
-                identity = {key: header[key] for key in _identity(engine)}
-                data = file.read()
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelFileError(f"{path}: not a saved sequence ({error}).") from error
+                header = parse_object(file.readline(_LONGEST_HEADER), str(path))
+                size = os.fstat(file.fileno()).st_size - file.tell()
+                count = -(-engine.context // PAGE_TOKENS)
+                data = file.read(min(size, count * engine.pool.page_bytes + 1))
         except OSError as error:
             raise ModelFileError(f"{path}: {error.strerror}.") from error
+        tokens, identity = header.get("tokens"), {key: header.get(key) for key in _identity(engine)}
+        whole = isinstance(tokens, list) and all(type(token) is int for token in tokens)
+        if header.get("format") != _MAGIC or not isinstance(tokens, list) or not whole:
+            raise ModelFileError(f"{path}: not a saved sequence.")
         for key, ours in _identity(engine).items():
             if identity[key] != ours:
                 raise ModelFileError(
@@ -147,16 +150,18 @@ class Sequence:
             -(-(len(self.tokens) + count) // PAGE_TOKENS),
         )
         if writing < len(self._pages) and self._pages[writing].references > 1:
-            shared = self._pages[writing]
-            self._pages[writing] = pool.allocate()
-            self._pages[writing].data[:] = shared.data
-            self._table[writing] = self._pages[writing].address
+            # In this order an interruption loses a page at worst, and never shares a written one.
+            shared, own = self._pages[writing], pool.allocate()
+            own.data[:] = shared.data
+            self._table[writing] = own.address
+            self._pages[writing] = own
             pool.release(shared)
         if end > len(self._table):
             self._table = np.concatenate([self._table, np.zeros(end, np.uint64)])
         while len(self._pages) < end:
-            self._pages.append(pool.allocate())
-            self._table[len(self._pages) - 1] = self._pages[-1].address
+            page = pool.allocate()
+            self._table[len(self._pages)] = page.address
+            self._pages.append(page)
         return int(self._table.ctypes.data)
 
 

@@ -5,20 +5,15 @@
 
 #if defined(ISA_AMX)
 #define TABLE compute_amx
-#define NAME "avx512"
 #elif defined(ISA_AVX512)
 #define TABLE compute_avx512
-#define NAME "avx512"
 #elif defined(ISA_AVX2)
 #define TABLE compute_avx2
-#define NAME "avx2"
 #else
 #define TABLE compute_portable
-#define NAME "portable"
 #endif
 
 const struct compute TABLE = {
-    .name = NAME,
     .linear = linear,
     .gate_up = gate_up,
     .put_row = put_row,

@@ -44,7 +44,6 @@ struct attention_partial {
 };
 
 struct compute {
-    const char *name;
     /* out[token * stride + row] = (add ? itself : 0) + w . activations, for rows of groups [first, last). */
     void (*linear)(const struct matrix *w, int first, int last, const struct activations *in,
                    float *out, int64_t stride, bool add);

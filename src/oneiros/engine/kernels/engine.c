@@ -16,6 +16,9 @@
 /* Up to this many rows every thread normalises all of them for itself, which is quicker than a barrier. */
 enum { FEW_ROWS = 4 };
 
+/* Single rows are cut into spans while runs times key/value heads give each thread fewer pieces. */
+enum { SPLIT_BELOW = 16 };
+
 struct item { /* a piece of attention that one thread does at a time */
     int run, kv_head;
     int row, queries; /* rows [row, row + queries) of the batch */
@@ -464,54 +467,63 @@ static void forward(void *argument, int thread) {
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
-static void add_item(struct engine *e, struct item item) {
+static bool add_item(struct engine *e, struct item item) {
     if (e->items == e->item_capacity) {
-        e->item_capacity = e->item_capacity ? 2 * e->item_capacity : 256;
-        e->item = realloc(e->item, (size_t)e->item_capacity * sizeof *e->item);
-        if (!e->item) abort();
+        const int capacity = e->item_capacity ? 2 * e->item_capacity : 256;
+        struct item *grown = realloc(e->item, (size_t)capacity * sizeof *grown);
+        if (!grown) return false;
+        e->item = grown, e->item_capacity = capacity;
     }
     e->item[e->items++] = item;
+    return true;
 }
 
-/* Single-row runs (decoding) are cut into spans so that all threads help with a long context; longer
- * runs into tiles of queries, the last and longest first. */
-static void plan_attention(struct engine *e) {
+static bool reserve_partial(struct engine *e, int64_t entries) {
+    if (entries <= e->partial_capacity) return true;
+    free(e->partial.maximum), free(e->partial.sum), free(e->partial.output);
+    const size_t n = (size_t)(entries + entries / 2);
+    e->partial.maximum = allocate(n * sizeof(float));
+    e->partial.sum = allocate(n * sizeof(float));
+    e->partial.output = allocate(n * (size_t)e->model.head_dim * sizeof(float));
+    const bool ok = e->partial.maximum && e->partial.sum && e->partial.output;
+    e->partial_capacity = ok ? (int64_t)n : 0;
+    return ok;
+}
+
+/* A few single-row runs (decoding) are cut into spans so that all threads help with a long context;
+ * longer runs into tiles of queries, the last and longest first. False if memory runs out. */
+static bool plan_attention(struct engine *e) {
     const struct batch *b = e->batch;
     const struct model *m = &e->model;
     const int heads = m->heads / m->kv_heads;
     const int fit = MAX_SPAN_ROWS / heads, tile = fit < MAX_SPAN_QUERIES ? fit : MAX_SPAN_QUERIES;
+    const bool split = b->runs * m->kv_heads < SPLIT_BELOW * pool_threads(e->pool);
     int64_t entries = 0;
+    bool ok = true;
     e->items = 0;
     for (int run = 0; run < b->runs; run++) {
         const int first = b->run_start[run], rows = b->run_start[run + 1] - first;
         for (int r = 0; r < rows; r++) e->partial_start[first + r] = -1;
-        if (rows == 1) {
+        if (rows == 1 && split) {
             const int count = spans(b->positions[first] + 1);
             e->partial_start[first] = (int32_t)entries;
             entries += (int64_t)count * m->heads;
             for (int span = 0; span < count; span++)
-                for (int h = 0; h < m->kv_heads; h++) add_item(e, (struct item){run, h, first, 1, span});
+                for (int h = 0; h < m->kv_heads; h++) ok &= add_item(e, (struct item){run, h, first, 1, span});
             continue;
         }
         for (int r = (rows - 1) / tile * tile; r >= 0; r -= tile)
             for (int h = 0; h < m->kv_heads; h++)
-                add_item(e, (struct item){run, h, first + r, rows - r < tile ? rows - r : tile, -1});
-    }
-    if (entries > e->partial_capacity) {
-        free(e->partial.maximum), free(e->partial.sum), free(e->partial.output);
-        e->partial_capacity = entries + entries / 2;
-        const size_t n = (size_t)e->partial_capacity;
-        e->partial.maximum = allocate(n * sizeof(float));
-        e->partial.sum = allocate(n * sizeof(float));
-        e->partial.output = allocate(n * (size_t)m->head_dim * sizeof(float));
-        if (!e->partial.maximum || !e->partial.sum || !e->partial.output) abort();
+                ok &= add_item(e, (struct item){run, h, first + r, rows - r < tile ? rows - r : tile, -1});
     }
     for (int layer = 0; layer < m->layers; layer++)
         atomic_store_explicit(&e->next_item[layer], 0, memory_order_relaxed);
+    return ok && reserve_partial(e, entries);
 }
 
-void oneiros_step(struct engine *engine, const struct batch *batch) {
+int oneiros_step(struct engine *engine, const struct batch *batch) {
     engine->batch = batch;
-    plan_attention(engine);
+    if (!plan_attention(engine)) return -1;
     pool_run(engine->pool, forward, engine);
+    return 0;
 }

@@ -95,7 +95,7 @@ API int oneiros_kernel_version(void);
 API int oneiros_best_instruction_path(void); /* 0 portable, 1 AVX2, 2 AVX-512 VNNI, 3 with AMX tiles */
 API struct engine *oneiros_engine_new(const struct model *model, int threads, int path, int max_rows);
 API void oneiros_engine_free(struct engine *engine);
-API void oneiros_step(struct engine *engine, const struct batch *batch);
+API int oneiros_step(struct engine *engine, const struct batch *batch); /* 0, or -1: no memory, nothing done */
 API void oneiros_embedding(const struct model *model, int token, float *out); /* [width] */
 /* A KV page: for each layer and key/value head, keys [head_dim][32] and values [32][head_dim] as halves. */
 API int64_t oneiros_page_bytes(const struct model *model);

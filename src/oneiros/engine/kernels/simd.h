@@ -222,7 +222,7 @@ INLINE float sum16(const vf *parts) {
     return v[0];
 }
 
-/* e^x for x <= 88, relative error below 2e-7; 0 below -87. Cody-Waite reduction, Taylor degree 7. */
+/* e^x for x <= 88, relative error below 2e-7; e^-87 below that. Cody-Waite reduction, Taylor degree 7. */
 INLINE vf f_exp(vf x) {
     x = f_max(x, f_set(-87.0f));
     vi n = i_round(f_mul(x, f_set(1.44269504f)));
