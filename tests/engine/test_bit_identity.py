@@ -137,7 +137,8 @@ def test_a_damaged_or_foreign_saved_sequence_is_refused(
     path = tmp_path / "saved"
     sequence.save(path)
     data = path.read_bytes()
-    for damaged in (data[:-1], data + b"x", data[:20], b"", b"\xff" + data, b"[]\n"):
+    broken = (b"", b"[]\n", b"[" * 200_000, b'{"tokens": [1e999]}\n', b'{"tokens": ["5"]}\n')
+    for damaged in (data[:-1], data + b"x", data[:20], b"\xff" + data, *broken):
         path.write_bytes(damaged)
         with pytest.raises(ModelFileError, match="saved"):
             Sequence.restore(engine, path)
@@ -201,3 +202,40 @@ def test_values_beyond_halves_do_not_reach_earlier_positions(
     one_by_one = np.stack([sequence.extend([token]) for token in text(6, 20)])
     np.testing.assert_array_equal(whole(engine, text(6, 20)), one_by_one)
     assert np.isfinite(one_by_one).all()
+
+
+def test_a_sequence_of_another_engine_is_refused(engines: list[Engine]) -> None:
+    with pytest.raises(ValueError, match="another engine"):
+        engines[0].step([Work(engines[1].sequence(), [1])])
+
+
+def test_a_forked_process_is_told_to_load_the_model_itself() -> None:
+    program = (
+        "import os, oneiros\n"
+        "from oneiros.errors import KernelError\n"
+        "model = oneiros.load('smollm2-135m', threads=2)\n"
+        "model.engine.sequence().extend([1, 2])\n"
+        "if os.fork() == 0:\n"
+        "    try: model.engine.sequence().extend([3])\n"
+        "    except KernelError as error: print(error, flush=True)\n"
+        "    raise SystemExit\n"
+        "os.wait()\n"
+        "model.engine.sequence().extend([3])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert "forked" in run.stdout
+
+
+def test_many_rows_and_few_rows_take_different_roads_to_the_same_bits(
+    engines: list[Engine],
+) -> None:
+    """Few single rows are cut into spans of positions, many are not."""
+    engine = engines[1]
+    base = engine.sequence()
+    base.extend(text(7, 290), "none")
+    alone = base.fork().extend([5])
+    crowd = engine.step([Work(base.fork(), [5]) for _ in range(40)])
+    for logits in crowd:
+        np.testing.assert_array_equal(logits, alone)

@@ -84,6 +84,17 @@ def test_a_stop_text_ends_the_reply_before_it(model: LanguageModel) -> None:
     assert generation.finish_reason == "stop"
 
 
+def test_a_chat_forgets_what_came_after_a_stop_text(model: LanguageModel) -> None:
+    chat = model.chat()
+    stopped = SamplingOptions(temperature=0.0, max_tokens=60, stop=(" ",))
+    first = chat.send("Name a colour.", stopped)
+    said = "".join(first)
+    assert first.cut
+    assert chat.messages[-1]["content"] == said
+    reply = "".join(chat.send("And another one.", GREEDY))
+    assert "".join(model.stream(chat.messages[:-1], GREEDY)) == reply
+
+
 def test_the_end_of_the_context_ends_a_reply() -> None:
     model = oneiros.load("smollm2-135m", context=48)
     generation = model.complete("The quick brown fox", SamplingOptions(seed=0, temperature=2.0))

@@ -63,18 +63,52 @@ def test_too_little_memory_is_said_with_what_is_needed(
     assert Engine(parameters, context=1024).context == 1024
 
 
-def test_limits_of_the_control_group_are_respected(
+def test_limits_of_control_groups_and_their_parents_are_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own = tmp_path / "own"
+    monkeypatch.setattr(machine, "_OWN_GROUPS", own)
     monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    own.write_text("0::/outer/inner\n")
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
     free = machine.usable_cores()
-    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    (tmp_path / "outer" / "cpu.max").write_text("100000 100000\n")
     assert machine.usable_cores() == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "outer" / "cpu.max").write_text("max 100000\n")
     assert machine.usable_cores() == free
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("400000\n")
-    assert machine.usable_memory() == 600000
+    (inner / "memory.max").write_text("1000000\n")
+    (inner / "memory.current").write_text("900000\n")
+    (inner / "memory.stat").write_text("anon 400000\ninactive_file 300000\nactive_file 200000\n")
+    assert machine.usable_memory() == 600000  # files in memory are given up for programs
+
+
+def test_limits_of_version_1_control_groups_are_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    monkeypatch.setattr(machine, "_OWN_GROUPS", own)
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    own.write_text("4:memory:/box\n1:cpu,cpuacct:/box\n0::/\n")
+    (tmp_path / "cpu" / "box").mkdir(parents=True)
+    (tmp_path / "memory" / "box").mkdir(parents=True)
+    (tmp_path / "cpu" / "box" / "cpu.cfs_quota_us").write_text("50000\n")
+    (tmp_path / "cpu" / "box" / "cpu.cfs_period_us").write_text("100000\n")
+    assert machine.usable_cores() == 1
+    (tmp_path / "memory" / "box" / "memory.limit_in_bytes").write_text("3000\n")
+    (tmp_path / "memory" / "box" / "memory.usage_in_bytes").write_text("1000\n")
+    assert machine.usable_memory() == 2000
+
+
+def test_weights_lie_in_private_memory() -> None:
+    """Shared anonymous memory would get small pages, and be written by forked processes."""
+    memory = machine.huge_pages(8 << 20)
+    address = memory.ctypes.data
+    assert address % (2 << 20) == 0
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    areas = [(line.split()[0].split("-"), line.split()[1]) for line in lines]
+    (rights,) = [r for (first, end), r in areas if int(first, 16) <= address < int(end, 16)]
+    assert rights == "rw-p"
 
 
 def test_affinity_is_respected() -> None:

@@ -188,7 +188,7 @@ INLINE int float_groups_times_token(const int format, const struct matrix *w, in
     return g;
 }
 
-enum { BYTES_AT_ONCE = 512 * 1024 }; /* of activations, to stay in the second-level cache */
+enum { BYTES_AT_ONCE = 1024 * 1024 }; /* of activations, to stay in the second-level cache */
 
 INLINE int tiles_at_once(const struct activations *in) {
     int tiles = BYTES_AT_ONCE / (TILE_ROWS * in->columns);
