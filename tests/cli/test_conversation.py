@@ -42,7 +42,8 @@ def test_the_end_of_input_ends_a_message_too(lines: list[str]) -> None:
 
 
 def test_history_is_kept_and_private(tmp_path: Path) -> None:
-    readline = pytest.importorskip("readline")
+    import readline
+
     path = tmp_path / "data" / "chat-history"
     with history(path):
         readline.add_history("a secret")

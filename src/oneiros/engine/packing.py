@@ -114,12 +114,13 @@ def packed_layout(parameters: Parameters) -> tuple[dict[str, PackedMatrix], int]
     return matrices, offset
 
 
-def _pieces(parameters: Parameters) -> Iterator[tuple[Tensor, NDArray[np.uint8]]]:
+def _pieces(
+    parameters: Parameters, matrices: dict[str, PackedMatrix]
+) -> Iterator[NDArray[np.uint8]]:
     """Packed bytes in order, some thousand rows at a time."""
     for tensor in _matrices(parameters):
         rows, columns = tensor.shape
-        packed_format = kernels().oneiros_packed_format(int(tensor.type))
-        group_bytes = kernels().oneiros_group_bytes(packed_format, columns)
+        group_bytes = matrices[tensor.name].group_bytes
         row_bytes = tensor.type.bytes_for(columns)
         for first in range(0, rows, _ROWS_AT_ONCE):
             count = min(_ROWS_AT_ONCE, rows - first)
@@ -130,14 +131,14 @@ def _pieces(parameters: Parameters) -> Iterator[tuple[Tensor, NDArray[np.uint8]]
             kernels().oneiros_pack(
                 int(tensor.type), source.ctypes.data, count, columns, packed.ctypes.data
             )
-            yield tensor, packed
+            yield packed
 
 
 def _pack_into_memory(parameters: Parameters, progress: Progress | None) -> PackedWeights:
     matrices, size = packed_layout(parameters)
     data = huge_pages(size)
     done = 0
-    for _, packed in _pieces(parameters):
+    for packed in _pieces(parameters, matrices):
         data[done : done + packed.size] = packed
         done += packed.size
         if progress is not None:
@@ -162,7 +163,7 @@ def _write(path: Path, parameters: Parameters, progress: Progress | None) -> Non
         with os.fdopen(handle, "wb") as file:
             file.write(text)
             done = 0
-            for _, packed in _pieces(parameters):
+            for packed in _pieces(parameters, matrices):
                 file.write(packed.data)
                 done += packed.size
                 if progress is not None:
