@@ -53,6 +53,18 @@ class KernelError(OneirosError):
     """The compiled kernels are missing, do not fit this machine, or reported a failure."""
 
 
+class ConstraintError(OneirosError):
+    """A schema, expression or grammar is malformed, or asks for something not supported."""
+
+
+class OverloadedError(OneirosError):
+    """Too many requests wait already; trying again later helps."""
+
+
+class EngineFailedError(OneirosError):
+    """The engine's process ended and could not be brought back, or a request made it end."""
+
+
 def quoted(text: str) -> str:
     """Text from an untrusted file for a message: shortened, and without control characters."""
     return f'"{repr(text[:100])[1:-1]}"'
