@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oneiros.engine.machine import huge_pages
+from oneiros.errors import NotEnoughMemoryError
 
 _SLAB_BYTES = 32 << 20
 _HUGE_PAGE = 2 << 20
@@ -30,15 +31,27 @@ class PagePool:
     """
 
     page_bytes: int
+    limit: int | None = None  # most pages in use at once; None: what the machine has
+    used: int = 0  # pages that somebody holds
     _free: list[Page] = field(default_factory=list)
     _slabs: int = 0
 
     def allocate(self) -> Page:
-        """A page with one reference; what it holds is undefined."""
+        """A page with one reference; what it holds is undefined.
+
+        Raises:
+            NotEnoughMemoryError: the limit is reached, or the machine has no more.
+        """
+        if self.used == self.limit:
+            raise NotEnoughMemoryError(
+                f"All {self.limit:,} KV pages ({self.limit * self.page_bytes / 2**20:,.0f} MiB) "
+                "are in use."
+            )
         if not self._free:
             self._add_slab()
         page = self._free.pop()
         page.references = 1
+        self.used += 1
         return page
 
     def release(self, page: Page) -> None:
@@ -46,6 +59,7 @@ class PagePool:
         page.references -= 1
         if page.references == 0:
             self._free.append(page)
+            self.used -= 1
 
     def _add_slab(self) -> None:
         # A decoding step reads a little of every page: huge pages save most address translations.

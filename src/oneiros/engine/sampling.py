@@ -111,10 +111,14 @@ class Sampler:
         )
         if token < 0:
             raise MemoryError("no memory for the candidates of sampling")
+        self.record(token)
+        return token
+
+    def record(self, token: int) -> None:
+        """Remember a token of the reply that was not drawn here: it was forced, or drawn before."""
         self._drawn += 1
         self._generated.append(token)
         self._counts[token] += 1
-        return token
 
     def _penalised(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         o = self.options

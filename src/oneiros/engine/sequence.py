@@ -58,6 +58,40 @@ class Sequence:
         other._table = self._table.copy()
         return other
 
+    @property
+    def pages(self) -> Items[Page]:
+        """What holds its keys and values, PAGE_TOKENS positions each; not to be changed."""
+        return self._pages
+
+    def adopt(self, tokens: Items[int], pages: Items[Page]) -> None:
+        """Begin an empty sequence with tokens whose keys and values are in shared pages.
+
+        The last page may hold more than the tokens use. A page is copied before it is written to.
+        """
+        if self.tokens or len(pages) != -(-len(tokens) // PAGE_TOKENS):
+            raise ValueError("Only an empty sequence adopts pages, and as many as the tokens fill.")
+        for page in pages:
+            page.references += 1
+        self._pages.extend(pages)
+        self._table = np.zeros(max(8, len(pages)), np.uint64)
+        self._table[: len(pages)] = [page.address for page in pages]
+        self.tokens = list(tokens)
+
+    def replace_page(self, index: int, page: Page) -> None:
+        """Hold another page with the same keys and values instead of one's own."""
+        page.references += 1
+        own, self._pages[index] = self._pages[index], page
+        self._table[index] = page.address
+        self.engine.pool.release(own)
+
+    def pages_missing(self, count: int) -> int:
+        """How many pages must be allocated before `count` tokens can be appended."""
+        length = len(self.tokens)
+        missing = -(-(length + count) // PAGE_TOKENS) - len(self._pages)
+        writing = length // PAGE_TOKENS
+        copied = writing < len(self._pages) and self._pages[writing].references > 1
+        return max(0, missing) + copied
+
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens.
 

@@ -2,6 +2,7 @@
 #include "oneiros.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct candidate { float logit; int32_t token; };
 
@@ -11,17 +12,76 @@ static int by_logit(const void *a, const void *b) { /* descending, then by token
     return x->token < y->token ? -1 : 1;
 }
 
+enum { LANES = 4, PIECE = 64 }; /* what every processor of a kind has */
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+
+static lanes load(const float *from) {
+    lanes v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+/* The next piece, from `first` on, that may hold a logit of at least `floor`; `count` if none does. */
+static int next_piece(const float *logits, int count, int first, float floor) {
+    for (; first + PIECE <= count; first += PIECE) {
+        ints any = {0};
+        for (int i = first; i < first + PIECE; i += LANES) any |= load(logits + i) >= floor;
+        if (any[0] | any[1] | any[2] | any[3]) return first;
+    }
+    return first < count ? first : count;
+}
+
+static int end_of(int first, int count) { return first + PIECE < count ? first + PIECE : count; }
+
+/* The index of the greatest logit, the first of them. A NaN is never greater. */
 static int greatest(const float *logits, int count) {
-    int best = 0;
-    for (int i = 1; i < count; i++)
-        if (logits[i] > logits[best]) best = i;
-    return best;
+    float top = -INFINITY;
+    int at = 0;
+    for (int first = 0; (first = next_piece(logits, count, first, top)) < count; first += PIECE)
+        for (int i = first; i < end_of(first, count); i++)
+            if (logits[i] > top) top = logits[at = i];
+    return at;
+}
+
+/* exp(x) for x <= 0 to 3 units in the last place: 2^n by the exponent's bits, times a polynomial
+ * for the rest (the coefficients of Cephes' expf). One code for every processor: what is drawn must
+ * not depend on it. */
+static lanes exponential(lanes x) {
+    const ints normal = x >= -87.0f; /* all ones where the result is not denormal or NaN */
+    x = (lanes)((ints)x & normal);
+    const ints n = __builtin_convertvector(x * 1.44269504f - 0.5f, ints);
+    const lanes whole = __builtin_convertvector(n, lanes);
+    const lanes r = (x - whole * 0.693359375f) - whole * -2.12194440e-4f;
+    lanes p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const lanes power = (lanes)((n + 127) << 23);
+    return (lanes)((ints)(p * power) & normal);
+}
+
+/* Sum of exp((logits[i] - top) / temperature), in an order that depends on count only. */
+static double mass_of(const float *logits, int count, float top, float scale) {
+    double sums[LANES] = {0};
+    int i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        const lanes e = exponential((load(logits + i) - top) * scale);
+        for (int lane = 0; lane < LANES; lane++) sums[lane] += (double)e[lane];
+    }
+    double total = 0.0;
+    for (int lane = 0; lane < LANES; lane++) total += sums[lane];
+    for (; i < count; i++) total += (double)exponential((lanes){0} + (logits[i] - top) * scale)[0];
+    return total;
 }
 
 static int at_least(const float *logits, int count, float floor, struct candidate *out) {
     int n = 0;
-    for (int i = 0; i < count; i++)
-        if (logits[i] >= floor) out[n++] = (struct candidate){logits[i], i};
+    for (int first = 0; (first = next_piece(logits, count, first, floor)) < count; first += PIECE)
+        for (int i = first; i < end_of(first, count); i++)
+            if (logits[i] >= floor) out[n++] = (struct candidate){logits[i], i};
     qsort(out, (size_t)n, sizeof *out, by_logit);
     return n;
 }
@@ -33,7 +93,7 @@ static int shortlist(const float *logits, int count, const struct sampling *s, f
     const double t = s->temperature;
     double total = 0.0;
     if (s->top_p < 1.0f && s->top_k <= 0)
-        for (int i = 0; i < count; i++) total += exp((logits[i] - (double)top) / t);
+        total = mass_of(logits, count, top, 1.0f / s->temperature);
     for (double depth = 8.0;; depth *= 2.0) {
         int n = at_least(logits, count, (float)(top - depth * t), out);
         const int all = n == count || depth > 512.0;
@@ -59,17 +119,27 @@ static int shortlist(const float *logits, int count, const struct sampling *s, f
     }
 }
 
-/* Nothing is cut off, so nothing needs to be sorted. */
-static int sample_all(const float *logits, int count, double top, double temperature, double uniform) {
-    double total = 0.0;
-    for (int i = 0; i < count; i++) total += exp((logits[i] - top) / temperature);
-    double left = uniform * total;
-    int i = 0;
-    for (; i < count - 1; i++) {
-        left -= exp((logits[i] - top) / temperature);
-        if (left < 0.0) break;
+/* Nothing is cut off, so nothing needs to be sorted: find the block, then the token in it. */
+static int sample_all(const float *logits, int count, float top, float scale, double uniform) {
+    const int blocks = (count + PIECE - 1) / PIECE;
+    double *mass = malloc((size_t)blocks * sizeof *mass), total = 0.0;
+    if (!mass) return -1;
+    for (int b = 0; b < blocks; b++) {
+        const int size = b < blocks - 1 ? PIECE : count - b * PIECE;
+        total += mass[b] = mass_of(logits + b * PIECE, size, top, scale);
     }
-    return i;
+    double left = uniform * total;
+    int b = 0;
+    while (b < blocks - 1 && left >= mass[b]) left -= mass[b++];
+    free(mass);
+    const int end = b < blocks - 1 ? (b + 1) * PIECE : count;
+    int chosen = -1;
+    for (int i = b * PIECE; i < end; i++) {
+        const double e = mass_of(logits + i, 1, top, scale);
+        if (e > 0.0) chosen = i; /* rounding may leave something over: the last that is possible */
+        if ((left -= e) < 0.0) break;
+    }
+    return chosen < 0 ? greatest(logits, count) : chosen;
 }
 
 /* Returns a token; `uniform` in [0, 1) decides among the candidates. Returns -1 if memory runs out. */
@@ -78,7 +148,7 @@ int oneiros_sample(const float *logits, int count, const struct sampling *s, dou
     const float top = logits[best];
     if (s->temperature <= 0.0f || s->top_k == 1 || !isfinite(top)) return best;
     if (s->top_k <= 0 && s->top_p >= 1.0f && s->min_p <= 0.0f)
-        return sample_all(logits, count, (double)top, (double)s->temperature, uniform);
+        return sample_all(logits, count, top, 1.0f / s->temperature, uniform);
     struct candidate *list = malloc((size_t)count * sizeof *list);
     if (!list) return -1;
     const int n = shortlist(logits, count, s, top, list);
