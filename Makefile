@@ -23,7 +23,7 @@ help: ## show this list
 run: setup ## set up what is missing and chat with the default model
 	@$(BIN)/oneiros chat
 
-setup: $(STAMPS)/package kernels model ## environment, dependencies, C kernels, default model
+setup: $(STAMPS)/package kernels model ## environment, dependencies, C kernels, default models
 
 dev: setup $(STAMPS)/dev
 
@@ -31,6 +31,7 @@ kernels: $(KERNELS) ## build the C kernels (only what changed)
 
 model: $(STAMPS)/package kernels
 	@$(BIN)/oneiros pull smollm2-135m >/dev/null
+	@$(BIN)/oneiros pull all-minilm-l6-v2 >/dev/null
 
 # What the long tests and the benchmarks use beside the default model: 1.6 GB.
 large-models: model

@@ -1,4 +1,4 @@
-"""What every test may ask for: the default model and the data folder. What is missing fails."""
+"""What every test may ask for: the default models and the data folder. What is missing fails."""
 
 import os
 from pathlib import Path
@@ -20,6 +20,12 @@ def project_folder() -> Path:
 def default_model_path() -> Path:
     """The default model's GGUF file, which `make setup` fetches."""
     return catalog.resolve(catalog.DEFAULT_MODEL)
+
+
+@pytest.fixture(scope="session")
+def embedding_model_path() -> Path:
+    """The folder of all-MiniLM-L6-v2, which `make setup` fetches."""
+    return catalog.resolve("all-minilm-l6-v2")
 
 
 @pytest.fixture(scope="session")
