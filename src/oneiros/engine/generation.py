@@ -9,6 +9,7 @@ from typing import Literal
 
 from oneiros.engine.sampling import Sampler, SamplingOptions
 from oneiros.engine.sequence import Sequence
+from oneiros.engine.stop_texts import StopTexts
 from oneiros.errors import ContextLengthError
 from oneiros.model.tokenizer import TextStream, Tokenizer
 
@@ -93,22 +94,20 @@ class Generation:
         self._cancelled = True
 
     def _generate(self) -> Iterator[str]:
-        held = ""  # text that may turn out to begin a stop text
+        stops = StopTexts(self._options.stop)
         for piece in self._decoded():
-            held += piece
-            cut = _first_stop(held, self._options.stop)
-            if cut is not None:
+            free = stops.push(piece)
+            self.text += free
+            if stops.met:
                 self.finish_reason = "stop"
                 self.cut = True
-                held = held[:cut]
-                break
-            free = len(held) - _stop_overlap(held, self._options.stop)
             if free:
-                self.text += held[:free]
-                yield held[:free]
-                held = held[free:]
+                yield free
+            if stops.met:
+                return
+        held = stops.flush()
+        self.text += held
         if held:
-            self.text += held
             yield held
 
     def _decoded(self) -> Iterator[str]:
@@ -142,16 +141,3 @@ class Generation:
             yield self._decoder.push(token)
         self.finish_reason = "cancelled"
         yield self._decoder.flush()
-
-
-def _first_stop(text: str, stops: tuple[str, ...]) -> int | None:
-    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
-    return min(found) if found else None
-
-
-def _stop_overlap(text: str, stops: tuple[str, ...]) -> int:
-    """Characters at the end of `text` with which some stop text begins."""
-    lengths = (n for s in stops for n in range(min(len(s), len(text)), 0, -1))
-    return max(
-        (n for n in lengths if any(text.endswith(s[:n]) for s in stops if len(s) >= n)), default=0
-    )
