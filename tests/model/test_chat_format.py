@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 
 from oneiros.errors import ModelFileError, OneirosError, TokenizationError
 from oneiros.model import catalog
-from oneiros.model.chat_format import ChatFormat, ChatFormatError, load_chat_format
+from oneiros.model.chat_format import (
+    ChatFormat,
+    ChatFormatError,
+    GeneratedReply,
+    load_chat_format,
+)
 from oneiros.model.gguf import read_gguf
 from oneiros.model.tokenizer import Tokenizer, tokenizer_from_gguf, tokenizer_from_json
 from tests.model.tokenizer_builders import CONTROL, NOT_CONTROL, byte_level_json, reference
@@ -192,6 +197,52 @@ def test_a_reply_is_continued_without_rendering_it_again(formats, smollm2, token
     # This template trims replies, so that what was generated is not what it would write now.
     assert formats["header"].continuation([question], " Hello ", [thanks]) is None
     assert formats["header"].continuation([question], "Hello", [thanks]) is not None
+
+
+def test_generated_replies_keep_their_ids_in_a_conversation_rendered_whole(formats, tokenizer):
+    chat_format = formats["qwen2.5"]
+    spelled = GeneratedReply("Hello", tuple(tokenizer.encode(c)[0] for c in "Hello"))
+    assert list(spelled.ids) != tokenizer.encode("Hello")
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Again"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Thanks"},
+    ]
+    ids = chat_format.render(messages, replies={1: spelled, 3: spelled})
+    before = chat_format.render(messages[:1])
+    assert ids[: len(before) + 5] == before + list(spelled.ids)
+    assert tokenizer.decode(ids) == tokenizer.decode(chat_format.render(messages))
+    more = chat_format.continuation(messages[:3], "Hello", messages[4:])
+    assert ids[-len(more) - 5 :] == [*spelled.ids, *more]
+
+
+def test_a_reply_that_the_template_writes_differently_now_is_rendered_anew(formats, tokenizer):
+    spelled = tuple(tokenizer.encode(c)[0] for c in " Hello ")
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": " Hello "},
+        {"role": "user", "content": "Thanks"},
+    ]
+    replies = {1: GeneratedReply(" Hello ", spelled)}
+    # This template trims replies.
+    assert formats["header"].render(messages, replies=replies) == formats["header"].render(messages)
+
+
+def test_arguments_of_calls_may_be_json_text(formats, tokenizer):
+    def rendered(arguments):
+        call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
+        messages = [
+            {"role": "user", "content": "1 + 2?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "3"},
+        ]
+        return tokenizer.decode(formats["qwen2.5"].render(messages))
+
+    assert '"arguments": {"a": 1, "b": 2}}' in rendered('{"a": 1, "b": 2}')
+    assert rendered('{"a": 1, "b": 2}') == rendered({"a": 1, "b": 2})
+    assert '"arguments": "no JSON"' in rendered("no JSON")
 
 
 def test_loop_controls_and_the_clock(formats, tokenizer):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +43,14 @@ class Message(TypedDict, total=False):
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class GeneratedReply:
+    """What a model generated as an assistant's message."""
+
+    text: str  # without the token that ended it; reasoning and tool calls as the model writes them
+    ids: tuple[int, ...]  # of this text, as they were generated
+
+
 class ChatFormat:
     """How a model writes conversations.
 
@@ -67,6 +77,7 @@ class ChatFormat:
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, object]] | None = None,
+        replies: Mapping[int, GeneratedReply] | None = None,
     ) -> list[int]:
         """Token ids of a conversation.
 
@@ -74,13 +85,29 @@ class ChatFormat:
             messages: the conversation.
             add_generation_prompt: end with what starts the assistant's reply.
             tools: JSON schemas of the functions that the model may call.
+            replies: by their place in `messages`, those that the model generated. Their ids are
+                kept, except where the template writes such a reply differently (it drops old
+                reasoning, or strips the reply).
 
         Raises:
             ChatFormatError: the template is malformed, or refuses the messages.
             TokenizationError: the vocabulary cannot express something in them.
         """
-        marked = self._marked(messages, add_generation_prompt, tools)
-        return self._tokenizer.encode_parts(self._compiled.parts(marked))
+        replies = replies or {}
+        said: list[Message] = [
+            {"role": "assistant", "content": replies[index].text} if index in replies else message
+            for index, message in enumerate(messages)
+        ]
+        marked = self._marked(said, add_generation_prompt, tools)
+        ids: list[int] = []
+        done = 0  # characters of `marked` that are in `ids`
+        for index, reply in sorted(replies.items()):
+            before = self._marked(said[:index], True, tools)
+            if len(before) >= done and marked.startswith(before + reply.text):
+                ids += self._encode(marked[done : len(before)], opens=not done)
+                ids += reply.ids
+                done = len(before) + len(reply.text)
+        return ids + self._encode(marked[done:], opens=not done)
 
     def continuation(
         self,
@@ -111,8 +138,10 @@ class ChatFormat:
         after = self._marked([*messages, said, *more], True, tools)
         if not after.startswith(before):
             return None
-        parts = self._compiled.parts(after.removeprefix(before))
-        return self._tokenizer.encode_parts(parts, opens=False)
+        return self._encode(after.removeprefix(before), opens=False)
+
+    def _encode(self, marked: str, *, opens: bool) -> list[int]:
+        return self._tokenizer.encode_parts(self._compiled.parts(marked), opens=opens)
 
     @cached_property
     def _compiled(self) -> ChatTemplate:
@@ -143,7 +172,7 @@ class ChatFormat:
         tools: Sequence[Mapping[str, object]] | None,
     ) -> str:
         variables = {
-            "messages": [_plain(message) for message in messages],
+            "messages": [_plain(_with_parsed_arguments(message)) for message in messages],
             "tools": None if tools is None else [_plain(tool) for tool in tools],
             "add_generation_prompt": add_generation_prompt,
             "strftime_now": self._now().strftime,
@@ -199,6 +228,29 @@ def _text(path: Path) -> str:
         return read_bounded(path).decode()
     except UnicodeDecodeError as error:
         raise ModelFileError(f"{path}: byte {error.start:,} is not UTF-8.") from error
+
+
+def _with_parsed_arguments(message: Message) -> Message:
+    """The message with its calls' arguments as objects, which is how templates want them.
+
+    In the OpenAI API arguments are JSON text; a template's `tojson` would quote it once more.
+    """
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    return {**message, "tool_calls": [_with_parsed(call) for call in calls]}
+
+
+def _with_parsed(call: Mapping[str, object]) -> Mapping[str, object]:
+    function = call.get("function")
+    arguments = function.get("arguments") if isinstance(function, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(arguments, str):
+        return call
+    try:
+        parsed = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return call
+    return {**call, "function": {**function, "arguments": parsed}}
 
 
 def _plain(value: object) -> object:
