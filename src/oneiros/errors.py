@@ -65,6 +65,30 @@ class EngineFailedError(OneirosError):
     """The engine's process ended and could not be brought back, or a request made it end."""
 
 
+class ConversationError(OneirosError):
+    """A conversation cannot do what it was asked in its present state, or be restored here."""
+
+
+class ReplyTimeoutError(OneirosError):
+    """A reply was not complete in the time it was given."""
+
+
+class RemoteError(OneirosError):
+    """An endpoint could not be reached, refused a request, or broke off its answer.
+
+    Attributes:
+        status: the HTTP status; None where there was no answer.
+        retry_after: seconds after which the endpoint wants to be asked again, if it said so.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
 def quoted(text: str) -> str:
     """Text from an untrusted file for a message: shortened, and without control characters."""
     return f'"{repr(text[:100])[1:-1]}"'
