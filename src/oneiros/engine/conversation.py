@@ -75,7 +75,7 @@ class Conversation(ABC):
     """
 
     def __init__(self, messages: Iterable[Message] = ()) -> None:
-        self._messages = tuple(map(_checked, messages))
+        self._messages = tuple(map(checked_message, messages))
         self._generating = False
 
     @property
@@ -91,7 +91,7 @@ class Conversation(ABC):
             ContextLengthError: the conversation would not fit the context. Nothing was added.
         """
         self._check_idle()
-        self._messages = (*self._messages, _checked(message))
+        self._messages = (*self._messages, checked_message(message))
 
     async def generate(
         self, options: ConversationOptions | None = None
@@ -174,7 +174,7 @@ class Conversation(ABC):
         count = len(span)
         what = "1 message was" if count == 1 else f"{count} messages were"
         text = f"[{what} moved out of this conversation.]"
-        left = _checked(mark or {"role": "user", "content": text})
+        left = checked_message(mark or {"role": "user", "content": text})
         self._messages = (*messages[: span.start], left, *messages[span.stop :])
         return messages[span.start : span.stop]
 
@@ -184,7 +184,7 @@ class Conversation(ABC):
 
     def _record(self, message: Message) -> None:
         """A reply is complete."""
-        self._messages = (*self._messages, _checked(message))
+        self._messages = (*self._messages, checked_message(message))
 
     def _interrupted(self, said: ReplyAssembly) -> None:
         """A reply was ended from outside."""
@@ -232,10 +232,10 @@ def saved_messages(state: Mapping[str, object], kind: str) -> list[Message]:
     messages = state.get("messages")
     if not isinstance(messages, list):
         raise ConversationError("The saved conversation is damaged: it has no list of messages.")
-    return [_checked(message) for message in messages]
+    return [checked_message(message) for message in messages]
 
 
-def _checked(message: object) -> Message:
+def checked_message(message: object) -> Message:
     """A copy of a message, which is JSON-like data."""
     try:
         data = json.loads(json.dumps(message))

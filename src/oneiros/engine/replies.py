@@ -82,6 +82,11 @@ class ReplyStream:
         return self._stops.met
 
     @property
+    def generated(self) -> int:
+        """Tokens pushed so far, those of a stop text included."""
+        return len(self._ids)
+
+    @property
     def token_ids(self) -> list[int]:
         """The reply as token ids, as the model generated them.
 

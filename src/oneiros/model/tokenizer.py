@@ -13,11 +13,13 @@ from __future__ import annotations
 import codecs
 import contextlib
 import gc
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
@@ -118,6 +120,13 @@ class Tokenizer:
         """
         stream = TextStream(self, opens=True)
         return "".join(map(stream.push, ids)) + stream.flush()
+
+    @cached_property
+    def sha256(self) -> str:
+        """What identifies the ids: of the pieces, their kinds, and the merges."""
+        vocabulary = self.vocabulary
+        definition = [[*vocabulary.pieces], [*map(int, vocabulary.kinds)], [*vocabulary.merges]]
+        return hashlib.sha256(json.dumps(definition).encode()).hexdigest()
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for; of an added token, its text as UTF-8.
