@@ -142,6 +142,7 @@ def kernels() -> ctypes.CDLL:
             integer,
             [pointer, integer, ctypes.POINTER(Sampling), ctypes.c_double],
         ),
+        ("mask_logits", None, [pointer, pointer, integer]),
         (
             "log_probabilities",
             None,

@@ -112,6 +112,8 @@ struct sampling {
     int32_t top_k;      /* 0: off */
 };
 API int oneiros_sample(const float *logits, int count, const struct sampling *options, double uniform);
+/* Sets logits to minus infinity whose bit is not set: bit i % 32 of mask[i / 32], for i < count. */
+API void oneiros_mask_logits(float *logits, const uint32_t *mask, int count);
 /* out[i] = log softmax(logits[i])[targets[i]], in double precision; logits [rows][stride]. */
 API void oneiros_log_probabilities(const float *logits, int64_t stride, int rows, int count,
                                    const int32_t *targets, double *out);
