@@ -16,11 +16,13 @@ from oneiros.cli import (
     convert,
     export,
     inspect,
+    keys,
     models,
     next_tokens,
     pull,
     run,
     score,
+    serve,
     tokenize,
     unzip,
     zip_file,
@@ -55,6 +57,7 @@ COMMANDS: dict[str, Command] = {
     "next": next_tokens,
     "models": models,
     "pull": pull,
+    "serve": serve,
     "inspect": inspect,
     "tokenize": tokenize,
     "score": score,
@@ -65,6 +68,7 @@ COMMANDS: dict[str, Command] = {
 }
 for _name, _module in COMMANDS.items():
     app.command(_name, epilog=f"Example: {_module.EXAMPLE}")(_module.command)
+app.add_typer(keys.app, name="keys")
 
 
 def show_version(wanted: bool) -> None:

@@ -1,0 +1,74 @@
+"""From a chat request to what the engine gets: token ids, a constraint, a parser of the reply."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from oneiros.engine.local_model import LocalModel
+from oneiros.engine.requests import ConstraintSpec
+from oneiros.model.chat_format import ChatFormat, Message
+from oneiros.model.tool_calls import ToolCallFormat, tool_call_format
+from oneiros.server.chat_requests import ChatRequest, JsonObject
+from oneiros.server.errors import ApiError
+
+_LONG_TEXT = 20_000
+"""Characters from which tokenising takes milliseconds, in which other streams would stand still."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A conversation, ready for the engine."""
+
+    ids: tuple[int, ...]
+    constraint: ConstraintSpec | None
+    tool_calls: ToolCallFormat
+    tools: list[JsonObject]
+
+
+async def chat_prompt(model: LocalModel, request: ChatRequest) -> ChatPrompt:
+    """Render the messages and the tools of a request.
+
+    Raises:
+        ApiError: 400; the model has no chat format, or fields do not go together.
+        ChatFormatError, TokenizationError, ConstraintError: the messages or tools do not do.
+    """
+    chat_format = model.chat_format
+    if chat_format is None:
+        message = f"{model.name} has no chat format: use /v1/completions."
+        raise ApiError(400, message, param="model", code="wrong_kind_of_model")
+    tools = request.offered_tools
+    calls = tool_call_format(chat_format.template)
+    constraint = request.constraint()
+    if tools and constraint is not None:
+        message = (
+            "response_format and tools cannot be used together here: "
+            "leave one out, or set tool_choice to none."
+        )
+        raise ApiError(400, message, param="response_format", code="unsupported_combination")
+    if tools:
+        parallel = request.parallel_tool_calls is not False
+        grammar = calls.grammar(tools, request.choice, parallel)
+        constraint = ConstraintSpec("lark", grammar)
+    messages = request.plain_messages()
+    if sum(len(message["content"]) for message in messages) < _LONG_TEXT:
+        ids = _render(chat_format, calls, messages, tools)
+    else:
+        ids = await asyncio.to_thread(_render, chat_format, calls, messages, tools)
+    return ChatPrompt(tuple(ids), constraint, calls, tools)
+
+
+def _render(
+    chat_format: ChatFormat,
+    calls: ToolCallFormat,
+    messages: list[Message],
+    tools: list[JsonObject],
+) -> list[int]:
+    described = calls.describe(tools) if tools else None
+    if described is None:
+        return chat_format.render(messages, tools=tools or None)
+    first, rest = messages[:1], messages
+    system = ""
+    if first[0]["role"] == "system":
+        system, rest = first[0]["content"] + "\n\n", messages[1:]
+    return chat_format.render([{"role": "system", "content": system + described}, *rest])

@@ -1,0 +1,115 @@
+"""One reply of a request while it is generated: the engine's output as events, measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+from oneiros.engine.local_model import LocalModel
+from oneiros.engine.replies import Completed, Event, ReplyStream
+from oneiros.engine.requests import (
+    Finished,
+    GenerationRequest,
+    Output,
+    TokenLogprob,
+    Tokens,
+    Usage,
+)
+from oneiros.server.keys import Principal
+from oneiros.server.metrics import Metrics
+
+_SEEDS = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom replies are generated, and where they are counted."""
+
+    principal: Principal
+    metrics: Metrics
+    arrived: float  # time.perf_counter() when the request came
+
+
+class Reply:
+    """A reply of one request; iterate over `events` once, or call `close`.
+
+    Attributes:
+        prompt_logprobs: of the prompt's tokens but the first, where they were asked for.
+        completed: the last event, once it came.
+    """
+
+    def __init__(
+        self, model: LocalModel, request: GenerationRequest, stream: ReplyStream, caller: Caller
+    ) -> None:
+        self.prompt_logprobs: tuple[TokenLogprob, ...] = ()
+        self.completed: Completed | None = None
+        self._prompt_tokens = len(request.prompt)
+        self._stream = stream
+        self._outputs = model.service.generate(request)
+        self._limits = caller.principal.limits
+        self._first_token = caller.metrics.first_token.labels(model.name)
+        self._inter_token = caller.metrics.inter_token.labels(model.name)
+        self._last = caller.arrived
+        self._generated = 0
+        self._ahead: Output | None = None
+
+    async def start(self) -> None:
+        """Wait for the first output, so that a refused request is an error with a status."""
+        self._ahead = await anext(self._outputs)
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        """What came at once, together; Completed is the last event."""
+        try:
+            if self._ahead is not None:
+                events = self._take(self._ahead)
+                if events:
+                    yield events
+            while self.completed is None:
+                events = self._take(await anext(self._outputs))
+                if events:
+                    yield events
+        finally:
+            await self._outputs.aclose()
+
+    async def close(self) -> None:
+        """Cancel what is still being generated."""
+        await self._outputs.aclose()
+
+    def _take(self, output: Output) -> list[Event]:
+        match output:
+            case Tokens(ids=ids):
+                self._measure(len(ids))
+                events = self._stream.push(output)
+                if not self._stream.stopped:
+                    return events
+                # The engine knows nothing of stop texts, and so cannot say what the reply took.
+                usage = Usage(self._prompt_tokens, generated_tokens=self._generated)
+                return events + self._finish(Finished("stop", usage))
+            case Finished():
+                return self._finish(output)
+            case _:
+                self.prompt_logprobs = output.tokens
+                return []
+
+    def _finish(self, output: Finished) -> list[Event]:
+        events = self._stream.finish(output)
+        last = events[-1]
+        assert isinstance(last, Completed)
+        self.completed = last
+        return events
+
+    def _measure(self, tokens: int) -> None:
+        now = time.perf_counter()
+        (self._inter_token if self._generated else self._first_token).observe(now - self._last)
+        self._last = now
+        self._generated += tokens
+        self._limits.spend(tokens)
+
+
+def with_seed_of(request: GenerationRequest, choice: int) -> GenerationRequest:
+    """The request for one of several replies: each has a seed of its own."""
+    seed = request.sampling.seed
+    if seed is None or choice == 0:
+        return request
+    return replace(request, sampling=replace(request.sampling, seed=(seed + choice) % _SEEDS))
