@@ -113,8 +113,9 @@ class Embedder:
         """(texts, dimensions) of texts in the order of their lengths."""
         lengths = np.array([len(text) for text in texts])
         starts = np.cumsum(lengths) - lengths
-        hidden = self._bert.encode(np.concatenate(texts), lengths)  # (tokens, width)
-        means = np.add.reduceat(hidden, starts, axis=0) / lengths[:, None].astype(np.float32)
+        hidden = self._bert.encode(np.concatenate(texts), lengths)  # (width, tokens)
+        sums = np.add.reduceat(hidden, starts, axis=1).T
+        means = sums / lengths[:, None].astype(np.float32)
         norms = np.linalg.norm(means, axis=1, keepdims=True)
         result: NDArray[np.float32] = means / np.maximum(norms, np.float32(1e-12))
         return result
