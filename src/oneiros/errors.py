@@ -78,14 +78,21 @@ class RemoteError(OneirosError):
 
     Attributes:
         status: the HTTP status; None where there was no answer.
+        transient: whether the same request may succeed later.
         retry_after: seconds after which the endpoint wants to be asked again, if it said so.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        transient: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.transient = transient
         self.retry_after = retry_after
 
 

@@ -238,7 +238,7 @@ def saved_messages(state: Mapping[str, object], kind: str) -> list[Message]:
 def checked_message(message: object) -> Message:
     """A copy of a message, which is JSON-like data."""
     try:
-        data = json.loads(json.dumps(message))
+        data = json.loads(json.dumps(message, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ConversationError(f"A message holds only JSON-like data: {error}.") from error
     if not isinstance(data, dict) or data.get("role") not in ROLES:
