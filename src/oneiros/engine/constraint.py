@@ -22,6 +22,7 @@ from oneiros.engine.requests import ConstraintSpec
 from oneiros.errors import ConstraintError, TokenizationError
 from oneiros.model.json_schema import enforceable_schema
 from oneiros.model.tokenizer import Tokenizer
+from oneiros.model.tool_calls import MARKS
 from oneiros.model.vocabulary import TokenKind
 
 _LONGEST_TEXT = 1 << 18  # characters of a grammar; what takes longer to compile is no constraint
@@ -257,7 +258,8 @@ class _Vocabulary:
         special = {
             token_id
             for text, token_id in tokenizer.added_tokens.items()
-            if kinds[token_id] != TokenKind.USER_DEFINED or text.startswith("<|")
+            if text not in MARKS
+            and (kinds[token_id] != TokenKind.USER_DEFINED or text.startswith("<|"))
         } | end_ids
         self.eos_token_id = min(end_ids, default=vocabulary)
         self.bos_token_id = tokenizer.bos_id

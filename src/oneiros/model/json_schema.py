@@ -250,7 +250,9 @@ class _Translation:
         if more is not None:
             place = f"{path}.additionalProperties"
             result["additionalProperties"] = self._schema(more, place, True, None, depth + 1)
-        elif closed and (properties or patterns) and self._may_close(node, set(properties)):
+        elif (
+            closed and ("properties" in node or patterns) and self._may_close(node, set(properties))
+        ):
             result["additionalProperties"] = False
         if required:
             result["required"] = required
