@@ -16,10 +16,12 @@ from collections.abc import Sequence as Items
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
+from oneiros.engine.engine import Engine
 from oneiros.engine.library import PAGE_TOKENS
 from oneiros.engine.page_store import PageStore
-from oneiros.engine.pages import Page, PagePool
+from oneiros.engine.pages import Page
 from oneiros.engine.sequence import Sequence
 
 PUBLIC = ""
@@ -50,11 +52,11 @@ class PrefixCache:
         unsaved: full pages that the store does not have yet, oldest first.
     """
 
-    def __init__(self, pool: PagePool, identity: Items[str | int], store: PageStore | None) -> None:
-        """`identity` is what pages depend on beside tokens; `store` a second tier on disk."""
-        self._pool = pool
+    def __init__(self, engine: Engine, store: PageStore | None) -> None:
+        """`store` is a second tier on disk, of `page_folder`."""
+        self._pool = engine.pool
         self._store = store
-        self._root = Node(_hash(*identity), PUBLIC, (), None, None, 0)
+        self._root = Node(_hash(*identity_of(engine)), PUBLIC, (), None, None, 0)
         # Children always lie before their parents: the first that nobody uses is a leaf.
         self._recent: OrderedDict[Node, None] = OrderedDict()
         self.unsaved: OrderedDict[Node, None] = OrderedDict()
@@ -103,6 +105,19 @@ class PrefixCache:
         if self._store is not None:
             self._store.touch(n.key for n in reversed(found))
         return node
+
+    def count(self, tokens: Items[int], principal: str, public: int) -> int:
+        """How many whole pages `begin` would find in memory; they count as used now."""
+        node = self._root
+        while (end := (node.depth + 1) * PAGE_TOKENS) < len(tokens):
+            piece = tuple(tokens[end - PAGE_TOKENS : end])
+            child = node.children.get((_owner(end, principal, public), piece))
+            if child is None:
+                break
+            node = child
+        if node is not self._root:
+            self._touch([node])
+        return node.depth
 
     def insert(
         self, node: Node, sequence: Sequence, principal: str, public: int, *, whole: bool = False
@@ -246,6 +261,16 @@ class PrefixCache:
         while node is not None and node.parent is not None and node.parent is not self._root:
             node = node.parent
             self._recent.move_to_end(node)
+
+
+def identity_of(engine: Engine) -> tuple[str | int, ...]:
+    """What the bits of a page depend on, beside its tokens."""
+    return engine.model_sha256, engine.kernel_version, engine.arithmetic, engine.pool.page_bytes
+
+
+def page_folder(base: Path, engine: Engine) -> Path:
+    """Where pages of this model and these kernels are stored."""
+    return base / _hash(*identity_of(engine))
 
 
 def _hold(node: Node, found: list[Node], pages: list[Page]) -> None:
