@@ -21,6 +21,8 @@ from oneiros.engine.replies import (
 from oneiros.engine.requests import Finished, FinishReason, TokenLogprob, Tokens, Usage
 from oneiros.model.parameters import open_parameters
 from oneiros.model.tokenizer import Tokenizer, load_tokenizer
+from oneiros.model.tool_call_parser import ToolCallParser
+from oneiros.model.tool_calls import ToolCallFormat
 
 USAGE = Usage(prompt_tokens=3, cached_tokens=2, generated_tokens=1)
 
@@ -166,6 +168,91 @@ def test_what_is_shown_is_the_text_before_a_stop_text(
     if not stream.stopped:
         assert shown == text
         assert [entry.token for entry in logprobs] == tokenizer.encode(text)
+
+
+SHARDS = [
+    "<think>", "hm", "</think>", "\n", " ", "It is ", "🌌", "<tool_call>", "</tool_call>", "<tool_",
+    '\n{"name": "add", "arguments": {"a": 1}}\n', '{"name": "add", "argu', '{"name": "sub"}',
+    "STOP",
+]  # fmt: skip
+ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+
+
+def parser() -> ToolCallParser:
+    hermes = ToolCallFormat("hermes", reasoning="marked")
+    return hermes.parser([ADD], new_id=lambda: "call_1")
+
+
+@settings(deadline=None)
+@given(data=st.data(), text=st.lists(st.sampled_from(SHARDS), max_size=12).map("".join))
+def test_how_the_ids_arrive_changes_no_event_of_reasoning_and_calls(
+    tokenizer: Tokenizer, data: st.DataObject, text: str
+) -> None:
+    ids = tokenizer.encode(text)
+    cuts = data.draw(st.lists(st.integers(0, len(ids)), unique=True))
+
+    def assembled(cuts: list[int]) -> tuple[ReplyAssembly, Completed, list[TokenLogprob]]:
+        stream = ReplyStream(tokenizer, stop=("STOP",), parser=parser())
+        *deltas, last = reply(stream, ids, cuts, logprobs=True)
+        assembly = ReplyAssembly()
+        for event in deltas:
+            assembly.add(event)
+        assert isinstance(last, Completed)
+        texts = [event for event in deltas if isinstance(event, TextDelta)]
+        return assembly, last, [logprob for event in texts for logprob in event.logprobs]
+
+    one, other = assembled(cuts), assembled([])
+    assert one[:2] == other[:2]
+    assert one[1].message["content"] == one[0].text
+    if "<think>" not in text and "<tool_call>" not in text:
+        assert one[2] == other[2]
+
+
+def test_reasoning_text_and_calls_are_told_apart(tokenizer: Tokenizer) -> None:
+    text = (
+        "<think>\nOne and two.\n</think>\n\nI add them.\n"
+        '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
+    )
+    stream = ReplyStream(tokenizer, parser=parser())
+    events = reply(stream, tokenizer.encode(text), logprobs=True)
+    last = events[-1]
+    assert stream.text == text
+    assert last == Completed(
+        "tool_calls",
+        {
+            "role": "assistant",
+            "content": "I add them.",
+            "reasoning_content": "One and two.",
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'},
+                }
+            ],
+        },
+        USAGE,
+    )
+    assert [type(event) for event in events if not isinstance(event, TextDelta)][-2:] == [
+        ToolCallDelta,
+        Completed,
+    ]
+    shown = [each for event in events if isinstance(event, TextDelta) for each in event.logprobs]
+    assert "add them." in tokenizer.decode([each.token for each in shown])
+    assert "arguments" not in tokenizer.decode([each.token for each in shown])
+
+
+def test_a_call_that_a_limit_cut_is_never_handed_out_as_one(tokenizer: Tokenizer) -> None:
+    text = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    ids = tokenizer.encode(text)
+    for length in range(len(ids) + 1):
+        for constrained in (False, True):
+            made = ToolCallFormat("hermes").parser([ADD], constrained=constrained)
+            stream = ReplyStream(tokenizer, parser=made)
+            last = reply(stream, ids[:length], reason="length")[-1]
+            assert isinstance(last, Completed)
+            assert last.reason == "length"
+            assert "tool_calls" not in last.message
 
 
 CALL = ToolCallDelta(0, "call_1", "add", "")

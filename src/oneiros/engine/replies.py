@@ -12,6 +12,14 @@ from oneiros.engine.stop_texts import StopTexts
 from oneiros.errors import TokenizationError
 from oneiros.model.chat_format import Message
 from oneiros.model.tokenizer import TextStream, Tokenizer
+from oneiros.model.tool_call_parser import (
+    CallArguments,
+    CallStart,
+    Piece,
+    Reasoning,
+    Text,
+    ToolCallParser,
+)
 
 CompletionReason = Literal["stop", "length", "tool_calls", "cancelled"]
 
@@ -65,16 +73,31 @@ class ReplyStream:
             chat template needs in order to go on after this reply.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, stop: tuple[str, ...] = ()) -> None:
-        """`stop`: the reply ends before the first of these texts."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        stop: tuple[str, ...] = (),
+        parser: ToolCallParser | None = None,
+    ) -> None:
+        """Prepare for one reply.
+
+        Args:
+            tokenizer: the model's.
+            stop: the reply ends before the first of these texts.
+            parser: tells reasoning and tool calls from text; None: all is text.
+        """
         self.text = ""
         self._tokenizer = tokenizer
+        self._parser = parser
         self._decoder = TextStream(tokenizer)
         self._stops = StopTexts(stop)
         self._assembly = ReplyAssembly()
         self._ids: list[int] = []
         self._ends: list[int] = []  # where each token's characters end in the decoded text
         self._waiting: list[tuple[int, TokenLogprob]] = []  # with where its token's text begins
+        self._shown: list[TokenLogprob] = []  # of tokens in `text` that no event has
+        self._calling = False  # whether the last event was of a call
 
     @property
     def stopped(self) -> bool:
@@ -122,8 +145,11 @@ class ReplyStream:
         """The last events, Completed at their end. Call it once, also after a stop text."""
         events = self._release(self._stops.push(self._decoder.flush()))
         events += self._release(self._stops.flush())
-        if self._waiting and not self.stopped:  # tokens without any text
-            events.append(TextDelta("", tuple(logprob for _, logprob in self._waiting)))
+        if self._parser is not None:
+            events += self._placed(map(_event, self._parser.finish()))
+        left = [*self._shown, *(() if self.stopped else (each for _, each in self._waiting))]
+        if left and not self._calling:  # of tokens without any text
+            events.append(TextDelta("", tuple(left)))
         reason = "stop" if self.stopped else output.reason
         events = self._seen(events)
         return [*events, self._assembly.completed(reason, output.usage)]
@@ -133,9 +159,27 @@ class ReplyStream:
         if not text:
             return []
         self.text += text
-        shown = [logprob for begin, logprob in self._waiting if begin < len(self.text)]
-        self._waiting = self._waiting[len(shown) :]
-        return [TextDelta(text, tuple(shown))]
+        count = sum(begin < len(self.text) for begin, _ in self._waiting)
+        self._shown += [logprob for _, logprob in self._waiting[:count]]
+        del self._waiting[:count]
+        if self._parser is None:
+            return self._placed([TextDelta(text)])
+        return self._placed(map(_event, self._parser.push(text)))
+
+    def _placed(self, events: Iterable[Event]) -> list[Event]:
+        """The events, texts with the log-probabilities of their tokens.
+
+        What the parser holds back keeps them waiting; those of reasoning and calls are dropped
+        when it turns out to be that.
+        """
+        placed: list[Event] = []
+        for event in events:
+            if isinstance(event, TextDelta):
+                event = TextDelta(event.text, tuple(self._shown))
+            self._shown = []
+            self._calling = isinstance(event, ToolCallDelta)
+            placed.append(event)
+        return placed
 
     def _seen(self, events: Iterable[Event]) -> list[Event]:
         events = _merged(events)
@@ -197,6 +241,18 @@ class ReplyAssembly:
             for call in calls
         ]
         return Completed("tool_calls", message, usage)
+
+
+def _event(piece: Piece) -> Event:
+    match piece:
+        case Text(text):
+            return TextDelta(text)
+        case Reasoning(text):
+            return ReasoningDelta(text)
+        case CallStart(index, call_id, name):
+            return ToolCallDelta(index, call_id, name)
+        case CallArguments(index, arguments):
+            return ToolCallDelta(index, arguments=arguments)
 
 
 def _merged(events: Iterable[Event]) -> list[Event]:
