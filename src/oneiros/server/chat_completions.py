@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter
@@ -31,7 +32,7 @@ from oneiros.server.answers import (
     usage_of,
 )
 from oneiros.server.bodies import StrictRoute
-from oneiros.server.chat_prompts import ChatPrompt, chat_prompt
+from oneiros.server.chat_prompts import chat_prompt
 from oneiros.server.chat_requests import ChatRequest
 from oneiros.server.generating import Caller, Reply, with_seed_of
 from oneiros.server.logprobs import chat_logprobs
@@ -50,28 +51,23 @@ router = APIRouter(route_class=StrictRoute)
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
     body.check()
     caller, serving = caller_of(request), serving_of(request)
-    lease = await unless_disconnected(request.receive, serving.models.lease(body.model, "language"))
-    model = lease.language_model
-    streaming = False
-    try:
+    # All is given back when this block is left, unless a stream takes it over.
+    async with AsyncExitStack() as held:
+        lease = await unless_disconnected(
+            request.receive, serving.models.lease(body.model, "language")
+        )
+        held.callback(lease.release)
+        model = lease.language_model
         replies = await _replies(serving, model, body, caller)
+        for reply in replies:
+            held.push_async_callback(reply.close)
         if not body.stream:
             work = _answer(replies, model, body)
             return json_response(await unless_disconnected(request.receive, work))
-        await unless_disconnected(request.receive, _start(replies))
-        streaming = True
-    finally:
-        if not streaming:
-            lease.release()
-
-    async def close() -> None:
-        lease.release()
-        for reply in replies:
-            await reply.close()
-
-    chunks = ChatChunks(model.name, model.tokenizer, body)
-    sources = [chunks.of(reply, index) for index, reply in enumerate(replies)]
-    return EventStream(sources, lambda: chunks.ending(replies), close)
+        await unless_disconnected(request.receive, gather([reply.start() for reply in replies]))
+        chunks = ChatChunks(model.name, model.tokenizer, body)
+        sources = [chunks.of(reply, index) for index, reply in enumerate(replies)]
+        return EventStream(sources, lambda: chunks.ending(replies), held.pop_all().aclose)
 
 
 async def _replies(
@@ -91,19 +87,14 @@ async def _replies(
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
     return [
-        Reply(model, with_seed_of(request, index), _stream(model, body, prompt), caller)
+        Reply(
+            model,
+            with_seed_of(request, index),
+            ReplyStream(model.tokenizer, stop=body.stop_texts, parser=prompt.parser()),
+            caller,
+        )
         for index in range(body.choices)
     ]
-
-
-def _stream(model: LocalModel, body: ChatRequest, prompt: ChatPrompt) -> ReplyStream:
-    return ReplyStream(
-        model.tokenizer, stop=body.stop_texts, parser=prompt.tool_calls.parser(prompt.tools)
-    )
-
-
-async def _start(replies: Sequence[Reply]) -> None:
-    await gather([reply.start() for reply in replies])
 
 
 async def _answer(

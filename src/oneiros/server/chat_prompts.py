@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from oneiros.engine.local_model import LocalModel
 from oneiros.engine.requests import ConstraintSpec
 from oneiros.model.chat_format import ChatFormat, Message
+from oneiros.model.tool_call_parser import CLOSING, OPENING, ToolCallParser
 from oneiros.model.tool_calls import ToolCallFormat, tool_call_format
 from oneiros.server.chat_requests import ChatRequest, JsonObject
 from oneiros.server.errors import ApiError
@@ -22,8 +25,16 @@ class ChatPrompt:
 
     ids: tuple[int, ...]
     constraint: ConstraintSpec | None
-    tool_calls: ToolCallFormat
-    tools: list[JsonObject]
+    calls: ToolCallFormat
+    tools: list[JsonObject]  # that the model may call
+
+    def parser(self) -> ToolCallParser | None:
+        """A parser of one reply; None where all of it is text."""
+        if self.tools:
+            return self.calls.parser(self.tools, constrained=True)
+        if self.constraint is None and self.calls.reasoning != "none":
+            return self.calls.parser(())
+        return None
 
 
 async def chat_prompt(model: LocalModel, request: ChatRequest) -> ChatPrompt:
@@ -64,6 +75,8 @@ def _render(
     messages: list[Message],
     tools: list[JsonObject],
 ) -> list[int]:
+    if calls.described:
+        messages = [_spelled_out(message) for message in messages]
     described = calls.describe(tools) if tools else None
     if described is None:
         return chat_format.render(messages, tools=tools or None)
@@ -72,3 +85,18 @@ def _render(
     if first[0]["role"] == "system":
         system, rest = first[0]["content"] + "\n\n", messages[1:]
     return chat_format.render([{"role": "system", "content": system + described}, *rest])
+
+
+def _spelled_out(message: Message) -> Message:
+    """A message with its calls as text, for templates that leave them out."""
+    called = message.get("tool_calls")
+    if not called:
+        return message
+    pieces = [message["content"]] if message["content"] else []
+    for call in called:
+        function = call["function"]
+        assert isinstance(function, Mapping)
+        name = json.dumps(function["name"])
+        text = f'{{"name": {name}, "arguments": {function["arguments"]}}}'
+        pieces.append(f"{OPENING['hermes']}\n{text}\n{CLOSING}")
+    return {"role": message["role"], "content": "\n".join(pieces)}

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -102,31 +103,26 @@ class _Choice:
 async def create_completion(request: Request, body: CompletionRequest) -> Response:
     body.check()
     caller, serving = caller_of(request), serving_of(request)
-    lease = await unless_disconnected(request.receive, serving.models.lease(body.model, "language"))
-    model = lease.language_model
-    streaming = False
-    try:
+    # All is given back when this block is left, unless a stream takes it over.
+    async with AsyncExitStack() as held:
+        lease = await unless_disconnected(
+            request.receive, serving.models.lease(body.model, "language")
+        )
+        held.callback(lease.release)
+        model = lease.language_model
         prompts = await _prompts(model, body)
         choices = _choices(serving, model, body, prompts, caller)
+        for choice in choices:
+            held.push_async_callback(choice.reply.close)
         if not body.stream:
             work = _answer(choices, model, body)
             return json_response(await unless_disconnected(request.receive, work))
         first = [choice.reply.start() for choice in choices[:_AT_ONCE]]
         await unless_disconnected(request.receive, gather(first))
-        streaming = True
-    finally:
-        if not streaming:
-            lease.release()
-
-    async def close() -> None:
-        lease.release()
-        for choice in choices:
-            await choice.reply.close()
-
-    chunks = CompletionChunks(model, body)
-    at_once = asyncio.Semaphore(_AT_ONCE)
-    sources = [chunks.of(choice, at_once) for choice in choices]
-    return EventStream(sources, lambda: chunks.ending(choices), close)
+        chunks = CompletionChunks(model, body)
+        at_once = asyncio.Semaphore(_AT_ONCE)
+        sources = [chunks.of(choice, at_once) for choice in choices]
+        return EventStream(sources, lambda: chunks.ending(choices), held.pop_all().aclose)
 
 
 async def _prompts(model: LocalModel, body: CompletionRequest) -> list[tuple[int, ...]]:

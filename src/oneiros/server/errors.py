@@ -140,9 +140,9 @@ def add_error_handlers(app: FastAPI) -> None:
 def validation_error(errors: Sequence[Mapping[str, Any]], body: object) -> ApiError:
     """A 400 for what pydantic found, naming the field as in `messages[0].content`.
 
-    Of several findings (each member of a union gives its own) the one deepest in the body tells
-    most, and of these one that is not merely about another type. The names of union members in
-    pydantic's path are no part of the body and are left out.
+    Of several findings (each member of a union gives its own) one that is not merely about
+    another type tells most, and of these the one deepest in the body. The names of union members
+    in pydantic's path are no part of the body and are left out.
     """
     if not isinstance(body, dict):
         return ApiError(
@@ -152,7 +152,7 @@ def validation_error(errors: Sequence[Mapping[str, Any]], body: object) -> ApiEr
         )
     found = [(_place(error["loc"][1:], body, error["type"]), error) for error in errors]
     place, error = max(
-        found, key=lambda entry: (len(entry[0]), not entry[1]["type"].endswith("_type"))
+        found, key=lambda entry: (not entry[1]["type"].endswith("_type"), len(entry[0]))
     )
     param = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
     param = param.removeprefix(".")

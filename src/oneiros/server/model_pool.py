@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from oneiros.engine.embedding import Embedder
@@ -31,7 +31,7 @@ class _Place:
     counted: bool = False  # its size is taken from the budget: it is loaded, or about to be
     users: int = 0
     used_at: float = 0.0
-    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    loading: asyncio.Task[None] | None = None
 
 
 class Lease:
@@ -107,25 +107,30 @@ class ModelPool:
             OneirosError: it cannot be loaded.
         """
         place = self._places[self.find(name, kind).name]
-        if place.loaded is None:
-            async with place.loading:
-                if place.loaded is None:
-                    await self._load(place)
+        while place.loaded is None:
+            if place.loading is None:
+                place.loading = asyncio.create_task(self._load(place))
+            # It goes on where whoever asked first goes away: others may wait for it too.
+            await asyncio.shield(place.loading)
         return Lease(place)
 
     async def close(self) -> None:
         """Unload all."""
         for place in self._places.values():
+            if place.loading is not None:
+                place.loading.cancel()
+                await asyncio.wait([place.loading])
             await _unload(place)
 
     async def _load(self, place: _Place) -> None:
-        async with self._making_room:
-            await self._make_room(place)
-            place.counted = True
         try:
+            async with self._making_room:
+                await self._make_room(place)
+                place.counted = True
             place.loaded = await place.source.load()
         finally:
             place.counted = place.loaded is not None
+            place.loading = None
 
     async def _make_room(self, wanted: _Place) -> None:
         if self._budget is None:

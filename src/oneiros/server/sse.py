@@ -46,8 +46,7 @@ class EventStream(Response):
     """An answer of events from several sources, in the order in which they come.
 
     A source is pulled again when what it gave was taken by the connection: a client that reads
-    slowly slows down its own sources and nothing else. All sources are closed at the end, also
-    when the client goes away.
+    slowly slows down its own sources and nothing else.
     """
 
     def __init__(
@@ -56,7 +55,13 @@ class EventStream(Response):
         ending: Callable[[], bytes],
         close: Callable[[], Awaitable[None]],
     ) -> None:
-        """`ending` gives the events after the sources' last; `close` is called in any case."""
+        """Prepare an answer.
+
+        Args:
+            sources: give whole events.
+            ending: gives the events after the sources' last.
+            close: frees what the sources use; called in any case, also when the client goes away.
+        """
         super().__init__()
         self.raw_headers = [*_HEADERS]
         self._sources = sources
