@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.parse
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from oneiros.model.json_schema_keywords import (
     ANNOTATIONS,
@@ -33,8 +32,15 @@ from oneiros.model.json_schema_keywords import (
     refuse,
     string_keywords,
     types_of,
-    values_of,
 )
+from oneiros.model.json_schema_overlap import References, mapping, names
+
+# How far a schema may be narrowed: not at all, because others describe the same value; to declared
+# properties where it says nothing of additional ones; or also where it allows all of them.
+_OPEN, _CLOSED, _STRICT = 0, 1, 2
+
+# Keywords that are not supported, with values that change nothing.
+_HARMLESS = (("uniqueItems", False), ("propertyNames", {"type": "string"}), ("propertyNames", True))
 
 _DEEPEST = 48
 _MOST_SCHEMAS = 4_000
@@ -72,6 +78,7 @@ class _Translation:
 
     def __init__(self, root: object, path: str) -> None:
         self._root = root
+        self._references = References(root, path)
         self._path = path
         draft = root.get("$schema") if isinstance(root, dict) else None
         self._old = isinstance(draft, str) and _OLD_DRAFT.search(draft) is not None
@@ -79,8 +86,8 @@ class _Translation:
         self._schemas = 0
         self._open_names = False  # an object has declared and additional properties
         self._control: list[str] = []  # places of constants and patterns with control characters
-        self._names: dict[tuple[str, bool], str] = {}  # (pointer, closed) -> name of definition
-        self._waiting: deque[tuple[str, bool]] = deque()
+        self._names: dict[tuple[str, int], str] = {}  # (pointer, closing) -> name of definition
+        self._waiting: deque[tuple[str, int]] = deque()
         self._in_place: dict[str, set[str]] = {}  # definition -> those it refers to as itself
 
     def result(self) -> dict[str, object]:
@@ -90,13 +97,15 @@ class _Translation:
             refuse(self._path, "holds half of a surrogate pair, which is no character.")
         except (ValueError, TypeError, RecursionError):
             refuse(self._path, "is not JSON: nested too deeply, circular, or NaN.")
-        root = self._reference("#", True)
+        root = self._reference("#", _CLOSED)
         definitions: dict[str, object] = {}
         while self._waiting:
-            pointer, closed = self._waiting.popleft()
-            name = self._names[pointer, closed]
+            pointer, closing = self._waiting.popleft()
+            name = self._names[pointer, closing]
             path = self._path + pointer.removeprefix("#").replace("/", ".")
-            definitions[name] = self._schema(self._target(pointer, path), path, closed, name, 0)
+            definitions[name] = self._schema(
+                self._references.target(pointer, path), path, closing, name, 0
+            )
         self._check_cycles()
         if self._open_names and self._control:
             refuse(
@@ -118,35 +127,22 @@ class _Translation:
             **root,
         }
 
-    def _reference(self, pointer: str, closed: bool) -> dict[str, object]:
-        key = pointer, closed
+    def _reference(self, pointer: str, closing: int) -> dict[str, object]:
+        key = pointer, closing
         if key not in self._names:
             self._names[key] = str(len(self._names))
             self._waiting.append(key)
         return {"$ref": f"#/$defs/{self._names[key]}"}
 
-    def _target(self, pointer: str, path: str) -> object:
-        """What a pointer (RFC 6901) within the schema points at."""
-        target = self._root
-        for step in pointer.split("/")[1:]:
-            step = urllib.parse.unquote(step).replace("~1", "/").replace("~0", "~")
-            if isinstance(target, dict) and step in target:
-                target = target[step]
-            elif isinstance(target, list) and step.isdigit() and int(step) < len(target):
-                target = target[int(step)]
-            else:
-                refuse(path, f"is not there, and a $ref points at it ({pointer}).")
-        return target
-
     def _schema(
-        self, node: object, path: str, closed: bool, inside: str | None, depth: int
+        self, node: object, path: str, closing: int, inside: str | None, depth: int
     ) -> dict[str, object] | bool:
         """Translate one schema.
 
         Args:
             node: the schema.
             path: its place.
-            closed: whether nothing else describes the same value, so that it may be narrowed.
+            closing: how far it may be narrowed.
             inside: the definition whose value this is itself, not a part of it.
             depth: of nesting.
         """
@@ -175,10 +171,10 @@ class _Translation:
         if "array" in possible:
             result |= self._array(node, path, depth)
         if "object" in possible:
-            result |= self._object(node, path, closed, depth)
+            result |= self._object(node, path, closing, depth)
         applied = [
             *_list(result.pop("allOf", [])),
-            *self._applied(node, path, closed, inside, depth),
+            *self._applied(node, path, closing, inside, depth),
         ]
         if applied:
             result["allOf"] = applied
@@ -187,7 +183,7 @@ class _Translation:
     def _check_keywords(self, node: Schema, path: str, depth: int) -> None:
         for keyword, value in node.items():
             place = f"{path}.{keyword}"
-            if keyword == "uniqueItems" and value is False:
+            if (keyword, value) in _HARMLESS:
                 continue
             if keyword in REFUSED:
                 refuse(place, "not supported.")
@@ -220,74 +216,50 @@ class _Translation:
             if not isinstance(first, list):
                 refuse(f"{path}.prefixItems", "must be a list of schemas.")
             result["prefixItems"] = [
-                self._schema(item, f"{path}.prefixItems.{i}", True, None, depth + 1)
+                self._schema(item, f"{path}.prefixItems.{i}", _CLOSED, None, depth + 1)
                 for i, item in enumerate(first)
             ]
         if rest is not None:
-            result["items"] = self._schema(rest, f"{path}.{named}", True, None, depth + 1)
+            result["items"] = self._schema(rest, f"{path}.{named}", _CLOSED, None, depth + 1)
         return result
 
-    def _object(self, node: Schema, path: str, closed: bool, depth: int) -> dict[str, object]:
-        properties = _mapping(node.get("properties", {}), f"{path}.properties")
-        patterns = _mapping(node.get("patternProperties", {}), f"{path}.patternProperties")
+    def _object(self, node: Schema, path: str, closing: int, depth: int) -> dict[str, object]:
+        properties = mapping(node.get("properties", {}), f"{path}.properties")
+        patterns = mapping(node.get("patternProperties", {}), f"{path}.patternProperties")
         if len(properties) > _MOST_PROPERTIES:
             refuse(f"{path}.properties", f"more than {_MOST_PROPERTIES} properties.")
-        required = _names(node.get("required", []), f"{path}.required")
+        required = names(node.get("required", []), f"{path}.required")
         result: dict[str, object] = {}
         if "properties" in node:
             result["properties"] = {
-                name: self._schema(value, f"{path}.properties.{name}", True, None, depth + 1)
+                name: self._schema(value, f"{path}.properties.{name}", _CLOSED, None, depth + 1)
                 for name, value in properties.items()
             }
         if patterns:
             result["patternProperties"] = {
-                name: self._schema(value, f"{path}.patternProperties.{name}", True, None, depth + 1)
+                name: self._schema(
+                    value, f"{path}.patternProperties.{name}", _CLOSED, None, depth + 1
+                )
                 for name, value in patterns.items()
             }
             if any(_CONTROL_PATTERN.search(pattern) for pattern in patterns):
                 self._control.append(f"{path}.patternProperties")
         more = node.get("additionalProperties")
-        if more is not None:
-            place = f"{path}.additionalProperties"
-            result["additionalProperties"] = self._schema(more, place, True, None, depth + 1)
-        elif (
-            closed and ("properties" in node or patterns) and self._may_close(node, set(properties))
-        ):
+        undecided = more is None or (more is True and closing == _STRICT)
+        declares = "properties" in node or bool(patterns)
+        if closing and undecided and declares and self._references.may_close(node):
             result["additionalProperties"] = False
+        elif more is not None:
+            place = f"{path}.additionalProperties"
+            result["additionalProperties"] = self._schema(more, place, _CLOSED, None, depth + 1)
         if required:
             result["required"] = required
         if result.get("additionalProperties") is not False and (properties or patterns or required):
             self._open_names = True
         return result | _sizes(node, path, set(properties), set(required), result)
 
-    def _may_close(self, node: Schema, properties: set[str]) -> bool:
-        if "patternProperties" in node:
-            return "required" not in node and not any(k in node for k in IN_PLACE)
-        mentioned = set(_names(node.get("required", []), "required"))
-        for keyword in IN_PLACE:
-            if keyword in node:
-                mentioned |= self._mentioned(node[keyword], 8)
-        return mentioned <= properties
-
-    def _mentioned(self, value: object, depth: int) -> set[str]:
-        """Names of properties that a schema, its branches and references speak of."""
-        if isinstance(value, str) and value.startswith("#"):
-            value = self._target(value, self._path)
-        if isinstance(value, list):
-            return set().union(*(self._mentioned(item, depth) for item in value))
-        if not isinstance(value, dict):
-            return set()
-        if depth == 0:
-            return {""}  # too far to look: as if it named something else
-        found = {*_mapping(value.get("properties", {}), "properties")}
-        found |= set(_names(value.get("required", []), "required"))
-        for keyword in IN_PLACE:
-            if keyword in value:
-                found |= self._mentioned(value[keyword], depth - 1)
-        return found
-
     def _applied(
-        self, node: Schema, path: str, closed: bool, inside: str | None, depth: int
+        self, node: Schema, path: str, closing: int, inside: str | None, depth: int
     ) -> Iterator[object]:
         """Translations of the further schemas that apply to the same value."""
         present = [keyword for keyword in IN_PLACE if keyword in node]
@@ -295,13 +267,14 @@ class _Translation:
         for keyword in present:
             place, value = f"{path}.{keyword}", node[keyword]
             if keyword == "$ref":
-                yield self._referred(value, place, closed and alone, inside)
+                yield self._referred(value, place, closing if alone else _OPEN, inside)
                 continue
             if not isinstance(value, list) or not value:
                 refuse(place, "must be a list of at least one schema.")
-            narrow = closed and alone and (keyword != "allOf" or len(value) == 1)
+            narrow = closing if alone and (keyword != "allOf" or len(value) == 1) else _OPEN
             if keyword == "oneOf":
-                self._check_exclusive(value, place, narrow)
+                narrow = _STRICT if narrow else _OPEN
+                self._check_exclusive(value, place, narrow == _STRICT)
             branches = [
                 self._schema(item, f"{place}.{i}", narrow, inside, depth + 1)
                 for i, item in enumerate(value)
@@ -312,7 +285,7 @@ class _Translation:
                 yield {"anyOf": branches}
 
     def _referred(
-        self, value: object, place: str, closed: bool, inside: str | None
+        self, value: object, place: str, closing: int, inside: str | None
     ) -> dict[str, object]:
         if not isinstance(value, str):
             refuse(place, "must be a text.")
@@ -320,12 +293,12 @@ class _Translation:
             refuse(
                 place, f"{value!r}: only references within the schema (#/$defs/...) are followed."
             )
-        target = self._target(value, place)
+        target = self._references.target(value, place)
         if not isinstance(target, dict | bool):
             refuse(place, f"{value!r} is no schema.")
-        reference = self._reference(value, closed)
+        reference = self._reference(value, closing)
         if inside is not None:
-            self._in_place.setdefault(inside, set()).add(self._names[value, closed])
+            self._in_place.setdefault(inside, set()).add(self._names[value, closing])
         return reference
 
     def _check_cycles(self) -> None:
@@ -352,81 +325,12 @@ class _Translation:
         """Refuse oneOf unless what one branch generates is certainly invalid in the others."""
         for i, one in enumerate(branches):
             for j, other in enumerate(branches):
-                if i != j and not self._excludes(one, other, closed):
+                if i != j and not self._references.excludes(one, other, closed):
                     refuse(
                         path,
                         f"branches {i} and {j} may allow the same value. Give them different "
                         "types, or a required property with different constants; or use anyOf.",
                     )
-
-    def _excludes(self, one: object, other: object, closed: bool, depth: int = 6) -> bool:
-        """Whether no value that is generated for `one` is valid in `other`."""
-        one, other = self._resolved(one), self._resolved(other)
-        if one is False or other is False:
-            return True
-        if not isinstance(one, dict) or not isinstance(other, dict) or depth == 0:
-            return False
-        for keyword in ("anyOf", "oneOf"):
-            for inner in (one, other):
-                branches = inner.get(keyword)
-                if not isinstance(branches, list):
-                    continue
-                pairs = [(b, other) if inner is one else (one, b) for b in branches]
-                if all(self._excludes(a, b, False, depth - 1) for a, b in pairs):
-                    return True
-        values, others = values_of(one), values_of(other)
-        if values is not None and others is not None and not values & others:
-            return True
-        types, more = self._types(one), self._types(other)
-        if not types & more:
-            return True
-        if types != {"object"} or more != {"object"}:
-            return False
-        properties = _mapping(one.get("properties", {}), "properties")
-        theirs = _mapping(other.get("properties", {}), "properties")
-        needed = {*_names(one.get("required", []), ""), *_names(other.get("required", []), "")}
-        only_own = one.get("additionalProperties") is False or (
-            closed and "additionalProperties" not in one and self._may_close(one, set(properties))
-        )
-        theirs_needed = set(_names(other.get("required", []), ""))
-        if only_own and "patternProperties" not in one and not theirs_needed <= properties.keys():
-            return True
-        return any(
-            self._excludes(properties[name], theirs[name], False, depth - 1)
-            for name in needed & properties.keys() & theirs.keys()
-        )
-
-    def _resolved(self, node: object) -> object:
-        for _ in range(8):
-            if not isinstance(node, dict) or not isinstance(node.get("$ref"), str):
-                return node
-            node = self._target(node["$ref"], self._path)
-        return node
-
-    def _types(self, node: Schema) -> set[str]:
-        constants = values_of(node)
-        if constants is not None:
-            return {_type(json.loads(text)) for text in constants}
-        named = node.get("type")
-        names = [named] if isinstance(named, str) else named
-        if not isinstance(names, list):
-            return {"null", "boolean", "number", "string", "array", "object"}
-        return {"number" if name == "integer" else str(name) for name in names}
-
-
-def _type(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int() | float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-    return "object"
 
 
 def _sizes(
@@ -449,18 +353,6 @@ def _sizes(
             refuse(f"{path}.maxProperties", "not supported beside optional properties.")
         sizes["maxProperties"] = most
     return sizes
-
-
-def _mapping(value: object, path: str) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        refuse(path, "must be an object.")
-    return value
-
-
-def _names(value: object, path: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        refuse(path, "must be a list of names.")
-    return list(dict.fromkeys(value))
 
 
 def _list(value: object) -> list[object]:
