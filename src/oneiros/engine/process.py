@@ -38,6 +38,10 @@ _log = logging.getLogger("oneiros.engine")
 _MOST_FAILURES = 5  # within _FAILURE_WINDOW seconds; then the engine is given up
 _FAILURE_WINDOW = 60.0
 _MOST_FAILURES_OF_REQUEST = 3  # with the same request under way, which may be the reason
+_REQUEST_GIVEN_UP = (
+    f"The engine's process ended {_MOST_FAILURES_OF_REQUEST} times while it worked on this "
+    "request, which is not tried again."
+)
 _PATIENCE = 10.0  # seconds in which an engine that lives answers
 _LONGEST_CLOSE = 20.0
 
@@ -91,6 +95,8 @@ class EngineProcess(Streams):
         """See EngineService."""
         if self._given_up is not None:
             raise self._given_up
+        if self._writer is None:
+            raise EngineFailedError("The engine's process is being started again.")
         question: asyncio.Future[EngineStatistics] = asyncio.get_running_loop().create_future()
         self._questions.append(question)
         self._send({"op": "statistics"})
@@ -211,17 +217,7 @@ class EngineProcess(Streams):
             progress.failures += 1
             if progress.failures >= _MOST_FAILURES_OF_REQUEST:
                 del self._progress[number]
-                self._deliver(
-                    [
-                        (
-                            number,
-                            EngineFailedError(
-                                f"The engine's process ended {progress.failures} times while it worked on "
-                                "this request, which is not tried again."
-                            ),
-                        )
-                    ]
-                )
+                self._deliver([(number, EngineFailedError(_REQUEST_GIVEN_UP))])
         failure: EngineFailedError | None = None
         if len(self._failures) <= _MOST_FAILURES:
             _log.warning("The engine's process ended; starting another one.")

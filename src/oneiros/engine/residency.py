@@ -117,6 +117,11 @@ class Residency:
             request.sequence.close()
             request.sequence = None
 
+    def end(self) -> None:
+        """Give the engine its pages back, without a limit."""
+        self._cache.evict(len(self._cache))
+        self._engine.pool.limit = None
+
     def _find(self, pages: int) -> bool:
         free = self._limit - self._engine.pool.used
         if free < pages:

@@ -153,6 +153,7 @@ class Scheduler:
             self._release(request)
         self._writing.finish()
         self._threads.shutdown()
+        self._residency.end()
         shutil.rmtree(self._settings.spool, ignore_errors=True)
 
     def step(self) -> bool:
