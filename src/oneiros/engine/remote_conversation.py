@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
-from typing import Self
+from typing import ClassVar, Self
 
 from oneiros.engine.conversation import (
     FORMAT,
@@ -46,6 +46,8 @@ class RemoteConversation(Conversation):
     that does not know them refuses them instead of leaving them out silently.
     """
 
+    kind: ClassVar[str] = "remote"  # as it is saved
+
     def __init__(self, model: RemoteModel, messages: Iterable[Message] = ()) -> None:
         """Begin a conversation with some messages."""
         super().__init__(messages)
@@ -55,7 +57,7 @@ class RemoteConversation(Conversation):
         return {
             "format": FORMAT,
             "version": VERSION,
-            "kind": "remote",
+            "kind": self.kind,
             "endpoint": self._model.endpoint,
             "model": self._model.name,
             "messages": [*self._messages],
@@ -68,7 +70,7 @@ class RemoteConversation(Conversation):
         Raises:
             ConversationError: the state is damaged, or of another model.
         """
-        messages = saved_messages(state, "remote")
+        messages = saved_messages(state, cls.kind)
         if state.get("model") != model.name:
             raise ConversationError(
                 f"The conversation was saved with the model {state.get('model')}, and this is "
@@ -77,13 +79,20 @@ class RemoteConversation(Conversation):
         return cls(model, messages)
 
     async def _events(self, options: ConversationOptions) -> AsyncGenerator[Event, None]:
-        body = _body(self._messages, options)
         reply = _RemoteReply(self._model)
-        async with aclosing(self._model.stream(body)) as chunks:
+        async with aclosing(self._model.stream(self._request(options))) as chunks:
             async for chunk in chunks:
                 for event in reply.events(chunk):
                     yield event
         yield reply.completed()
+
+    def _request(self, options: ConversationOptions) -> dict[str, object]:
+        """The body of a request.
+
+        Raises:
+            ConversationError: an option cannot be asked of the endpoint.
+        """
+        return _body(self._messages, options)
 
 
 class _RemoteReply:

@@ -21,6 +21,10 @@ from oneiros.errors import ContextLengthError, RemoteError
 
 Chunk = Mapping[str, object]
 
+_TOO_LONG = ("context_length_exceeded", "exceed_context_size_error")  # OpenAI's, llama.cpp's
+# How OpenAI, Oneiros and llama.cpp name it; vLLM only says it in words.
+_TOO_LONG = ("context_length_exceeded", "exceed_context_size_error")
+
 _LONGEST_ERROR = 1 << 16  # bytes read of a refusal
 _SHOWN = 500  # characters of it that a message quotes
 
@@ -253,7 +257,7 @@ class RemoteModel:
     def _failed(
         self, reason: str, code: str, status: int | None, retry_after: float | None
     ) -> Exception:
-        if code == "context_length_exceeded":
+        if code in _TOO_LONG:
             return ContextLengthError(
                 self._message(f"{reason} Shorten the message, or evict earlier ones.")
             )
@@ -306,7 +310,11 @@ def _reason(text: str) -> tuple[str, str]:
         said = text
     code = ""
     while isinstance(said, dict):
-        code = str(said.get("code") or code)
+        named = said.get("code")
+        # A number only repeats the status; the type then says more.
+        code = str((said.get("type") if isinstance(named, int) else named) or named or code)
+        if said.get("type") in _TOO_LONG:  # llama.cpp's code is the status
+            code = str(said["type"])
         said = next((said[key] for key in ("error", "message", "detail") if said.get(key)), "")
     reason = " ".join(str(said).split())[:_SHOWN] or "it gave no reason"
     return reason if reason.endswith((".", "!", "?")) else f"{reason}.", code

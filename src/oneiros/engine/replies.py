@@ -146,7 +146,7 @@ class ReplyStream:
         events = self._release(self._stops.push(self._decoder.flush()))
         events += self._release(self._stops.flush())
         if self._parser is not None:
-            events += self._placed(map(_event, self._parser.finish()))
+            events += self._placed(map(event_of, self._parser.finish()))
         left = [*self._shown, *(() if self.stopped else (each for _, each in self._waiting))]
         if left and not self._calling:  # of tokens without any text
             events.append(TextDelta("", tuple(left)))
@@ -164,7 +164,7 @@ class ReplyStream:
         del self._waiting[:count]
         if self._parser is None:
             return self._placed([TextDelta(text)])
-        return self._placed(map(_event, self._parser.push(text)))
+        return self._placed(map(event_of, self._parser.push(text)))
 
     def _placed(self, events: Iterable[Event]) -> list[Event]:
         """The events, texts with the log-probabilities of their tokens.
@@ -243,7 +243,8 @@ class ReplyAssembly:
         return Completed("tool_calls", message, usage)
 
 
-def _event(piece: Piece) -> Event:
+def event_of(piece: Piece) -> Event:
+    """A piece that a parser found, as an event."""
     match piece:
         case Text(text):
             return TextDelta(text)
