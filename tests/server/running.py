@@ -68,10 +68,16 @@ class RunningServer:
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    def end(self, timeout: float = 60) -> int:
-        """The exit status, after a signal where it still runs."""
+    def end(self) -> int:
+        """End the server where it still runs; its exit status."""
         if self.process.poll() is None:
             self.signal()
+        return self.wait()
+
+    def wait(self, timeout: float = 60) -> int:
+        """The exit status, when it ends by itself."""
+        if self.process.stderr is None or self.process.stderr.closed:
+            return self.process.returncode
         try:
             _, errors = self.process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

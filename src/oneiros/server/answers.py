@@ -102,12 +102,16 @@ class CompletionAnswer(BaseModel):
 
 def streaming_or(answer: type[BaseModel], chunks: str) -> dict[int | str, dict[str, Any]]:
     """How OpenAPI is told of an answer that can also be a stream of events."""
-    stream = {"schema": {"type": "string", "description": f"Server-sent events: {chunks}."}}
+    event = {
+        "type": "object",
+        "properties": {"data": {"type": "string", "description": chunks}},
+        "required": ["data"],
+    }
     return {
         200: {
             "model": answer,
             "description": "The answer; a stream of events where `stream` is true.",
-            "content": {"text/event-stream": stream},
+            "content": {"text/event-stream": {"itemSchema": event}},
         }
     }
 

@@ -46,7 +46,9 @@ router = APIRouter(route_class=StrictRoute)
     "/v1/chat/completions",
     summary="Answer a conversation",
     response_model=None,
-    responses=streaming_or(ChatCompletionAnswer, "chat.completion.chunk objects, then [DONE]"),
+    responses=streaming_or(
+        ChatCompletionAnswer, "A chat.completion.chunk; the last one is [DONE]."
+    ),
 )
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
     body.check()

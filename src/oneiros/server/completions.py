@@ -98,7 +98,7 @@ class _Choice:
     "/v1/completions",
     summary="Continue texts",
     response_model=None,
-    responses=streaming_or(CompletionAnswer, "text_completion objects, then [DONE]"),
+    responses=streaming_or(CompletionAnswer, "A text_completion; the last one is [DONE]."),
 )
 async def create_completion(request: Request, body: CompletionRequest) -> Response:
     body.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -120,13 +121,17 @@ async def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]
     server = Server(config, serving, ready)
     try:
         await server.serve([listener])
+        if server.force_exit:
+            await _cut_off(server.server_state.tasks)
     finally:
         await serving.models.close()
         listener.close()
-    if server.force_exit:
-        # Requests that were cut off end here, rather than with a traceback each.
-        unfinished = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in unfinished:
-            task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
     return not server.force_exit
+
+
+async def _cut_off(requests: set[asyncio.Task[None]]) -> None:
+    """End requests that still run; that this leaves them without an answer is no news."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    for request in requests:
+        request.cancel()
+    await asyncio.gather(*requests, return_exceptions=True)

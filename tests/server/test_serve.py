@@ -1,0 +1,193 @@
+"""`oneiros serve` and `oneiros keys` as a user meets them: processes, signals, addresses."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server.running import MODEL, running_server
+
+ENDLESS = {
+    "model": MODEL,
+    "prompt": "Once upon a time",
+    "max_tokens": 7000,
+    "stream": True,
+    "logit_bias": {"0": -100, "2": -100},  # what would end it
+}
+STORY = {**ENDLESS, "max_tokens": 600}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home without keys, with the models of the real one."""
+    from oneiros.model.folders import cache_folder, data_folder
+
+    home = tmp_path / "home"
+    home.mkdir()
+    for entry in data_folder().iterdir():
+        if entry.name not in ("keys.json", "cache"):
+            (home / entry.name).symlink_to(entry)
+    (home / "cache").mkdir()
+    (home / "cache" / "packed").symlink_to(cache_folder() / "packed")
+    return home
+
+
+def oneiros(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "oneiros", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "ONEIROS_HOME": str(home)},
+    )
+
+
+class Reading(threading.Thread):
+    """Reads a stream to its end, while the test does something else."""
+
+    def __init__(self, address: str, body: dict) -> None:
+        super().__init__(daemon=True)
+        self.began = threading.Event()
+        self.text = ""
+        self.broke = False
+        self._url = f"{address}/v1/completions"
+        self._body = body
+        self.start()
+
+    def run(self) -> None:
+        try:
+            with httpx.stream("POST", self._url, json=self._body, timeout=60) as response:
+                for piece in response.iter_text():
+                    self.text += piece
+                    self.began.set()
+        except httpx.HTTPError:
+            self.broke = True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_running_replies_finish(number: int, home: Path) -> None:
+    with running_server(home=home) as server:
+        reading = Reading(server.address, STORY)
+        assert reading.began.wait(30)
+        server.signal(number)
+        time.sleep(0.2)
+        refused = httpx.get(f"{server.address}/v1/models")
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "shutting_down"
+        assert server.wait() == 0
+        reading.join(10)
+        assert reading.text.endswith("data: [DONE]\n\n")
+    assert "Traceback" not in server.log
+
+
+def test_a_second_signal_ends_at_once(home: Path) -> None:
+    with running_server(home=home) as server:
+        reading = Reading(server.address, ENDLESS)
+        assert reading.began.wait(30)
+        server.signal()
+        time.sleep(0.3)
+        assert server.process.poll() is None
+        server.signal()
+        assert server.wait(timeout=20) == 130
+        reading.join(10)
+        assert not reading.is_alive()
+        assert "[DONE]" not in reading.text
+    assert "Traceback" not in server.log
+
+
+def test_nothing_is_left_behind(home: Path) -> None:
+    with running_server(home=home) as server:
+        children = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(server.process.pid)], capture_output=True, text=True
+        ).stdout.split()
+        assert children
+    assert not [pid for pid in children if Path("/proc", pid).exists()]
+    assert list((home / "cache" / "spool").iterdir()) == []
+
+
+def test_log_lines_are_json_if_asked(home: Path) -> None:
+    with running_server(home=home) as server:
+        httpx.get(f"{server.address}/v1/models")
+    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+    (line,) = [line for line in lines if line.get("path") == "/v1/models"]
+    assert (line["status"], line["principal"], line["level"]) == (200, "local", "info")
+
+
+def test_keys_let_in_and_are_never_shown_again(home: Path) -> None:
+    secret = oneiros("keys", "create", "laptop", "--requests", "100", home=home).stdout.strip()
+    assert secret.startswith("sk-oneiros-")
+    listed = oneiros("keys", "list", "--json", home=home).stdout
+    assert secret not in listed
+    (key,) = json.loads(listed)
+    assert (key["name"], key["requests_per_minute"], key["priority"]) == (
+        "laptop",
+        100,
+        "interactive",
+    )
+    assert "laptop" in oneiros("keys", "list", home=home).stdout
+    with running_server("--host", "0.0.0.0", home=home) as server:
+        assert httpx.get(f"{server.url}/models").status_code == 401
+        headers = {"Authorization": f"Bearer {secret}"}
+        assert httpx.get(f"{server.url}/models", headers=headers).status_code == 200
+        assert oneiros("keys", "revoke", "laptop", home=home).returncode == 0
+        time.sleep(1.2)
+        assert httpx.get(f"{server.url}/models", headers=headers).status_code == 401
+    again = oneiros("keys", "revoke", "laptop", home=home)
+    assert (again.returncode, "no key named" in again.stderr) == (1, True)
+
+
+def test_other_machines_are_not_served_without_a_key(home: Path) -> None:
+    for host in ("0.0.0.0", "::"):
+        done = oneiros("serve", "--host", host, home=home)
+        assert done.returncode == 1
+        assert "oneiros keys create" in done.stderr
+
+
+def test_wrong_usage_is_told_before_anything_is_loaded(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = oneiros("serve", "--port", port, home=home)
+        assert (done.returncode, f"port {port} is in use" in done.stderr) == (1, True)
+    for arguments, message in (
+        (("--model", "no-such-model"), "no-such-model"),
+        (("--model", "all-minilm-l6-v2"), "no language model"),
+        (("--model", MODEL, "--model", MODEL), "Two models"),
+        (("--embedding-model", "nothing"), "nothing"),
+        (("--allowed-origin", "example.org"), "https://"),
+        (("--public-system-prompt", "/no/such/file"), "no such file"),
+        (("--host", "no.such.host.invalid"), "keys create"),
+    ):
+        done = oneiros("serve", "--port", "0", *arguments, home=home)
+        assert (done.returncode, message in done.stderr) == (1, True), done.stderr
+    assert oneiros("serve", "--kv-memory", "lots", home=home).returncode == 2
+
+
+def test_the_printed_line_works(home: Path) -> None:
+    command = [sys.executable, "-m", "oneiros", "serve", "--port", "0", "--kv-disk", "0"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "ONEIROS_HOME": str(home)},
+    )
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(4)]
+    try:
+        line = "".join(lines[2:]).replace("\\\n", "")
+        assert line.startswith("curl http://127.0.0.1:")
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60)
+        assert json.loads(done.stdout)["choices"][0]["message"]["content"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
