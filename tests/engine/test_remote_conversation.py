@@ -332,6 +332,15 @@ def test_retry_after_is_honoured_in_both_forms(header: str, wait: float) -> None
     assert waits.slept == [wait + 0.25]
 
 
+def test_an_error_in_place_of_the_first_event_is_tried_again_where_that_may_help() -> None:
+    busy = [EVENTS, b'data: {"error": {"message": "busy", "code": 503}}\n\n']
+    events, server, _ = talk(busy, said("Hi"))
+    assert text_of(events) == "Hi"
+    assert len(server.requests) == 2
+    with pytest.raises(RemoteError, match="bad request"):
+        talk([EVENTS, b'data: {"error": {"message": "bad request", "code": 400}}\n\n'], said("Hi"))
+
+
 def test_an_endpoint_that_wants_a_long_pause_is_not_waited_for() -> None:
     waits = Waits()
     with pytest.raises(RemoteError, match="Try again after 3,600 seconds") as raised:
@@ -407,10 +416,17 @@ def test_refusals_say_where_why_and_what_to_do_and_never_the_key(answer: Answer,
     assert waits.slept == []
 
 
-def test_messages_that_do_not_fit_there_are_that_error() -> None:
-    error = {"error": {"message": "too long", "code": "context_length_exceeded"}}
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "too long", "code": "context_length_exceeded"},
+        {"message": "too long", "code": 400, "type": "exceed_context_size_error"},
+        {"message": "This is too long: the maximum context length is 9 tokens", "code": 400},
+    ],
+)
+def test_messages_that_do_not_fit_there_are_that_error(error: dict[str, object]) -> None:
     with pytest.raises(ContextLengthError, match="too long"):
-        talk(status(400, error))
+        talk(status(400, {"error": error}))
 
 
 def test_the_key_comes_from_an_argument_or_a_named_variable(

@@ -109,8 +109,12 @@ class LocalConversation(Conversation):
     def append(self, message: Message) -> None:
         message = checked_message(message)
         self._check_idle()
-        if message["role"] in ("user", "tool"):  # templates want others to be followed by these
+        try:
             self._prompt((*self._messages, message), self._read.tools)
+        except ChatFormatError:
+            # Some templates refuse a conversation that ends in one of these.
+            if message["role"] not in ("system", "assistant"):
+                raise
         super().append(message)
 
     def evict(self, span: range, mark: Message | None = None) -> tuple[Message, ...]:

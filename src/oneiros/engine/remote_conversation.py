@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import ClassVar, Self
@@ -28,6 +27,7 @@ from oneiros.engine.requests import FinishReason, Usage
 from oneiros.engine.sampling import SamplingOptions
 from oneiros.errors import ConversationError
 from oneiros.model.chat_format import Message
+from oneiros.model.tool_call_parser import new_call_id
 
 _SENT = ("role", "content", "name", "tool_calls", "tool_call_id")  # reasoning stays here
 _ENDS: Mapping[str, FinishReason] = {
@@ -182,9 +182,7 @@ class _RemoteReply:
         if mark in self._calls:
             return ToolCallDelta(self._calls[mark], arguments=arguments or "")
         index = self._calls[mark] = len(self._calls)
-        return ToolCallDelta(
-            index, call_id or f"call_{secrets.token_hex(8)}", name, arguments or ""
-        )
+        return ToolCallDelta(index, call_id or new_call_id(), name, arguments or "")
 
     def _text(self, data: Mapping[str, object], key: str) -> str | None:
         value = data.get(key)

@@ -21,9 +21,8 @@ from oneiros.errors import ContextLengthError, RemoteError
 
 Chunk = Mapping[str, object]
 
-_TOO_LONG = ("context_length_exceeded", "exceed_context_size_error")  # OpenAI's, llama.cpp's
 # How OpenAI, Oneiros and llama.cpp name it; vLLM only says it in words.
-_TOO_LONG = ("context_length_exceeded", "exceed_context_size_error")
+_TOO_LONG = {"context_length_exceeded", "exceed_context_size_error"}
 
 _LONGEST_ERROR = 1 << 16  # bytes read of a refusal
 _SHOWN = 500  # characters of it that a message quotes
@@ -243,21 +242,21 @@ class RemoteModel:
         if not isinstance(chunk, dict):
             raise self.failure(f"sent an event that is no JSON object: {data[:_SHOWN]}")
         if chunk.get("error") or chunk.get("object") == "error":
-            reason, code = _reason(data)
-            status = int(code) if code.isdecimal() and len(code) == 3 else None
-            raise self._failed(reason, code, status, None)
+            reason, codes = _reason(data)
+            status = next((int(code) for code in codes if code.isdecimal()), None)
+            raise self._failed(reason, codes, status, None)
         return chunk
 
     async def _refusal(self, response: httpx.Response) -> Exception:
         """What an answer other than 200 is for the caller."""
-        reason, code = _reason(await _beginning(response))
+        reason, codes = _reason(await _beginning(response))
         after = _retry_after(response.headers.get("retry-after"), self.timing.now())
-        return self._failed(reason, code, response.status_code, after)
+        return self._failed(reason, codes, response.status_code, after)
 
     def _failed(
-        self, reason: str, code: str, status: int | None, retry_after: float | None
+        self, reason: str, codes: set[str], status: int | None, retry_after: float | None
     ) -> Exception:
-        if code in _TOO_LONG:
+        if codes & _TOO_LONG or "maximum context length" in reason:
             return ContextLengthError(
                 self._message(f"{reason} Shorten the message, or evict earlier ones.")
             )
@@ -302,22 +301,18 @@ async def _beginning(response: httpx.Response) -> str:
     return read[:_LONGEST_ERROR].decode("utf-8", "replace")
 
 
-def _reason(text: str) -> tuple[str, str]:
-    """What an endpoint says is wrong, and its code for that, from the shapes that are in use."""
+def _reason(text: str) -> tuple[str, set[str]]:
+    """What an endpoint says is wrong, and its codes for that, from the shapes that are in use."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
         said = text
-    code = ""
+    codes: set[str] = set()
     while isinstance(said, dict):
-        named = said.get("code")
-        # A number only repeats the status; the type then says more.
-        code = str((said.get("type") if isinstance(named, int) else named) or named or code)
-        if said.get("type") in _TOO_LONG:  # llama.cpp's code is the status
-            code = str(said["type"])
+        codes |= {str(said[key]) for key in ("code", "type") if said.get(key)}
         said = next((said[key] for key in ("error", "message", "detail") if said.get(key)), "")
     reason = " ".join(str(said).split())[:_SHOWN] or "it gave no reason"
-    return reason if reason.endswith((".", "!", "?")) else f"{reason}.", code
+    return reason if reason.endswith((".", "!", "?")) else f"{reason}.", codes
 
 
 def _retry_after(header: str | None, now: float) -> float | None:
