@@ -50,6 +50,15 @@ class _Read:
 
 
 @dataclass(frozen=True, slots=True)
+class _Prompted:
+    """The prompt that was made last: `append` makes it to see that it fits, and then it is used."""
+
+    messages: tuple[Message, ...]
+    tools: Tools
+    prompt: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Running:
     """The reply that is being generated."""
 
@@ -98,6 +107,7 @@ class LocalConversation(Conversation):
         self._replies: Mapping[int, GeneratedReply] = {}  # by their place in the messages
         self._read = _Read()
         self._running: _Running | None = None
+        self._prompted: _Prompted | None = None
         for message in messages:
             self.append(message)
 
@@ -243,12 +253,15 @@ class LocalConversation(Conversation):
         if self._running.stream.text:
             self._record(last.message)
 
-    def _prompt(self, messages: Sequence[Message], tools: Tools) -> tuple[int, ...]:
+    def _prompt(self, messages: tuple[Message, ...], tools: Tools) -> tuple[int, ...]:
         """Token ids of the messages, and of what begins a reply.
 
         Raises:
             ContextLengthError: they leave no room for a reply.
         """
+        last = self._prompted
+        if last is not None and last.messages == messages and last.tools == tools:
+            return last.prompt
         prompt = self._continued(messages, tools) or self._rendered(messages, tools)
         context = self._model.context
         if len(prompt) >= context:
@@ -257,7 +270,8 @@ class LocalConversation(Conversation):
                 f"{len(prompt) - context + 1:,} too many to leave room for a reply. Shorten the "
                 "message, or evict earlier ones."
             )
-        return tuple(prompt)
+        self._prompted = _Prompted(messages, tools, tuple(prompt))
+        return self._prompted.prompt
 
     def _continued(self, messages: Sequence[Message], tools: Tools) -> list[int] | None:
         """The tokens so far and those that follow, where the template leaves them as they are."""
