@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PEERS  := .peers
+PEER_SERVER := $(PEERS)/bin/llama-server
 JOBS   ?= $(shell nproc)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
@@ -53,10 +54,11 @@ format: $(STAMPS)/dev ## format the Python sources
 	$(BIN)/ruff format $(LINTED)
 	$(BIN)/ruff check --fix $(LINTED)
 
-bench: dev large-models $(PEERS)/stamp ## measure the engine against llama.cpp
+bench: dev large-models $(PEERS)/stamp $(PEER_SERVER) ## measure engine and server against llama.cpp's
 	$(BIN)/python bench/engine.py
+	$(BIN)/python bench/serving.py
 
-peers: $(PEERS)/stamp ## build the engines to compare with, in their own environment (about 7 minutes)
+peers: $(PEERS)/stamp $(PEER_SERVER) ## build what to compare with, in an environment of its own (about 15 minutes)
 
 clean: ## remove what was built and installed here (models stay)
 	rm -rf $(VENV) build $(KERNELS)
@@ -101,3 +103,8 @@ $(PEERS)/stamp: requirements/peers.txt
 	CMAKE_ARGS="-DGGML_NATIVE=ON" CFLAGS="$(PEER_FLAGS)" CXXFLAGS="$(PEER_FLAGS)" \
 	  $(PEERS)/bin/python -m pip install --disable-pip-version-check --no-cache-dir --no-binary llama-cpp-python -r requirements/peers.txt
 	@touch $@
+
+$(PEER_SERVER): $(PEERS)/stamp requirements/make-peer-server.sh | $(STAMPS)/runtime
+	@echo "Building llama.cpp's server"
+	@CMAKE="$(BIN)/cmake" CFLAGS="$(PEER_FLAGS)" CXXFLAGS="$(PEER_FLAGS)" \
+	  sh requirements/make-peer-server.sh $(PEERS) $(JOBS)
