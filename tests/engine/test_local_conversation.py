@@ -9,6 +9,8 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from oneiros.engine.conversation import Conversation, ConversationOptions
 from oneiros.engine.local_conversation import LocalConversation
@@ -22,7 +24,7 @@ from oneiros.errors import (
     ModelFileError,
     ReplyTimeoutError,
 )
-from oneiros.model.chat_format import ChatFormat, ChatFormatError, Message
+from oneiros.model.chat_format import ChatFormat, ChatFormatError, GeneratedReply, Message
 from oneiros.model.tokenizer import Tokenizer, tokenizer_from_json
 from tests.engine.fakes import ScriptedService, scripted_model
 from tests.model.tokenizer_builders import byte_level_json
@@ -49,8 +51,8 @@ def template(name: str, tokenizer: Tokenizer) -> ChatFormat:
 
 
 def spelled(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a text, one for each character: others than the tokenizer would give."""
-    return [tokenizer.encode(character)[0] for character in text]
+    """Ids of a text, character by character: others than the tokenizer would give."""
+    return [token for character in text for token in tokenizer.encode(character)]
 
 
 async def reply(
@@ -398,6 +400,67 @@ def test_whoever_has_the_last_event_may_go_on(
 
     run(talk())
     assert [message["content"] for message in conversation.messages[1::2]] == ["Hi!", "Bye"]
+
+
+SAID = st.text(st.sampled_from("ab \n🌌<|im_end|>"), min_size=1, max_size=8)
+STEPS = st.one_of(
+    st.tuples(st.just("ask"), SAID, SAID, st.sampled_from([None, 1, 3])),  # tokens until closing
+    st.tuples(st.just("stop"), SAID, SAID, st.text("ab \n", min_size=1, max_size=2)),
+    st.tuples(st.just("evict"), st.integers(0, 5), st.integers(1, 5)),
+    st.tuples(st.sampled_from(["fork", "restore"])),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(STEPS, max_size=8), name=st.sampled_from(["qwen2.5-chat", "reasoning"]))
+def test_whatever_happened_a_prompt_is_what_the_template_makes_of_the_replies_ids(
+    tokenizer: Tokenizer, steps: list[tuple[Any, ...]], name: str
+) -> None:
+    chat_format = template(f"{name}-template.jinja", tokenizer)
+    model, service = scripted_model(tokenizer, chat_format)
+    conversation = LocalConversation(model)
+
+    async def ask(text: str, answer: str, closing: int | None, stop: tuple[str, ...] = ()) -> None:
+        conversation.append({"role": "user", "content": text})
+        service.replies.append(spelled(tokenizer, answer))
+        before = conversation.save()["replies"]
+        assert isinstance(before, dict)
+        replies = {
+            int(index): GeneratedReply(reply["text"], tuple(reply["ids"]))
+            for index, reply in before.items()
+        }
+        messages = conversation.messages
+        options = ConversationOptions(sampling=SamplingOptions(stop=stop))
+        async with aclosing(conversation.generate(options)) as events:
+            async for _ in events:
+                closing = None if closing is None else closing - 1
+                if closing == 0:
+                    break
+        assert service.running == 0
+        prompt = service.requests[-1].prompt
+        assert list(prompt) == chat_format.render(messages, replies=replies)
+        if len(conversation.messages) > len(messages):
+            said = conversation.tokens[len(prompt) :]
+            content = conversation.messages[-1]["content"]
+            assert tokenizer.decode(said) == content
+            assert answer.startswith(content.rstrip("�"))  # it may be closed within a character
+
+    for kind, *of_step in steps:
+        match kind:
+            case "ask":
+                run(ask(*of_step))
+            case "stop":
+                run(ask(*of_step[:2], None, (of_step[2],)))
+            case "evict":
+                first = of_step[0]
+                last = min(first + of_step[1], len(conversation.messages))
+                if first < last:
+                    conversation.evict(range(first, last))
+            case "fork":
+                conversation = conversation.fork()
+            case "restore":
+                state = json.loads(json.dumps(conversation.save()))
+                conversation = LocalConversation.restore(model, state)
 
 
 def test_there_must_be_something_to_answer(tokenizer: Tokenizer, chat_format: ChatFormat) -> None:
