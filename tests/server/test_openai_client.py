@@ -228,6 +228,62 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
     assert client.models.retrieve(MODEL).id == MODEL
 
 
+def test_responses_answer_and_stream_alike(client: openai.OpenAI) -> None:
+    fields = {
+        "model": MODEL,
+        "instructions": "Be brief.",
+        "input": "Name three colours.",
+        "max_output_tokens": 12,
+        "temperature": 0,
+    }
+    whole = client.responses.create(**fields)
+    assert whole.output_text
+    assert whole.status in ("completed", "incomplete")
+    text, last = "", None
+    with client.responses.stream(**fields) as stream:
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                text += event.delta
+            last = event
+    assert text == whole.output_text == last.response.output_text
+    assert last.response.usage.output_tokens == whole.usage.output_tokens
+
+
+def test_responses_call_functions_and_take_their_results(client: openai.OpenAI) -> None:
+    tool = {"type": "function", **WEATHER["function"], "strict": True}
+    question = {"role": "user", "content": "How warm is it in Paris?"}
+    with client.responses.stream(
+        model=MODEL, input=[question], tools=[tool], tool_choice="required", max_output_tokens=200
+    ) as stream:
+        deltas = [e for e in stream if e.type == "response.function_call_arguments.delta"]
+        first = stream.get_final_response()
+    calls = [item for item in first.output if item.type == "function_call"]
+    assert calls
+    assert "".join(delta.delta for delta in deltas) == "".join(c.arguments for c in calls)
+    assert set(json.loads(calls[0].arguments)) == {"city", "unit"}
+    results = [
+        {"type": "function_call_output", "call_id": call.call_id, "output": "18 degrees"}
+        for call in calls
+    ]
+    second = client.responses.create(
+        model=MODEL,
+        input=[
+            question,
+            *(c.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for c in calls),
+            *results,
+        ],
+        max_output_tokens=8,
+    )
+    assert second.output_text
+
+
+def test_responses_can_be_parsed(client: openai.OpenAI) -> None:
+    response = client.responses.parse(
+        model=MODEL, input="Invent a person.", text_format=Person, max_output_tokens=300
+    )
+    assert isinstance(response.output_parsed, Person)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_everything(running: RunningServer, stream: bool) -> None:
     before = running.metric("generated_tokens_total")

@@ -11,7 +11,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oneiros import __version__
-from oneiros.server import chat_completions, completions, embeddings, models
+from oneiros.server import (
+    chat_completions,
+    completions,
+    embeddings,
+    models,
+    responses,
+    tokenization,
+)
 from oneiros.server.bodies import BodyLimit
 from oneiros.server.errors import ERROR_RESPONSES, ApiError, add_error_handlers, error_response
 from oneiros.server.metrics import Observation
@@ -37,7 +44,7 @@ def create_app(pool: ModelPool, settings: Settings) -> FastAPI:
     )
     serving = Serving(pool, settings)
     app.state.serving = serving
-    for module in (chat_completions, completions, embeddings, models):
+    for module in (chat_completions, completions, responses, embeddings, models, tokenization):
         app.include_router(module.router)
     add_error_handlers(app)
     app.add_exception_handler(ClientDisconnected, _nobody_there)

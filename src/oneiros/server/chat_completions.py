@@ -76,7 +76,7 @@ async def _replies(
     serving: Serving, model: LocalModel, body: ChatRequest, caller: Caller
 ) -> list[Reply]:
     """One reply for each choice; nothing is generated yet."""
-    prompt = await chat_prompt(model, body)
+    prompt = await chat_prompt(model, body.question())
     caller.principal.limits.spend(len(prompt.ids))
     request = GenerationRequest(
         prompt=prompt.ids,

@@ -6,14 +6,16 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from oneiros.engine.local_model import LocalModel
 from oneiros.engine.requests import ConstraintSpec
 from oneiros.model.chat_format import ChatFormat, Message
 from oneiros.model.tool_call_parser import CLOSING, OPENING, ToolCallParser
 from oneiros.model.tool_calls import ToolCallFormat, tool_call_format
-from oneiros.server.chat_requests import ChatRequest, JsonObject
 from oneiros.server.errors import ApiError
+
+JsonObject = dict[str, Any]
 
 _LONG_TEXT = 20_000
 """Characters from which tokenising takes milliseconds, in which other streams would stand still."""
@@ -37,35 +39,43 @@ class ChatPrompt:
         return None
 
 
-async def chat_prompt(model: LocalModel, request: ChatRequest) -> ChatPrompt:
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a chat request asks, whatever its endpoint calls the fields."""
+
+    messages: list[Message]
+    tools: list[JsonObject]  # that the model may call now
+    choice: str = "auto"  # or "required", or the name of the one tool to call
+    parallel: bool = True  # whether a reply may hold several calls
+    constraint: ConstraintSpec | None = None
+
+
+async def chat_prompt(model: LocalModel, question: Question) -> ChatPrompt:
     """Render the messages and the tools of a request.
 
     Raises:
         ApiError: 400; the model has no chat format, or fields do not go together.
         ChatFormatError, TokenizationError, ConstraintError: the messages or tools do not do.
     """
-    chat_format = model.chat_format
+    chat_format, tools = model.chat_format, question.tools
     if chat_format is None:
         message = f"{model.name} has no chat format: use /v1/completions."
         raise ApiError(400, message, param="model", code="wrong_kind_of_model")
-    tools = request.offered_tools
     calls = tool_call_format(chat_format.template)
-    constraint = request.constraint()
+    constraint = question.constraint
     if tools and constraint is not None:
         message = (
-            "response_format and tools cannot be used together here: "
+            "A format of the reply and tools cannot be asked for together here: "
             "leave one out, or set tool_choice to none."
         )
-        raise ApiError(400, message, param="response_format", code="unsupported_combination")
+        raise ApiError(400, message, param="tools", code="unsupported_combination")
     if tools:
-        parallel = request.parallel_tool_calls is not False
-        grammar = calls.grammar(tools, request.choice, parallel)
+        grammar = calls.grammar(tools, question.choice, question.parallel)
         constraint = ConstraintSpec("lark", grammar)
-    messages = request.plain_messages()
-    if sum(len(message["content"]) for message in messages) < _LONG_TEXT:
-        ids = _render(chat_format, calls, messages, tools)
+    if sum(len(message["content"]) for message in question.messages) < _LONG_TEXT:
+        ids = _render(chat_format, calls, question.messages, tools)
     else:
-        ids = await asyncio.to_thread(_render, chat_format, calls, messages, tools)
+        ids = await asyncio.to_thread(_render, chat_format, calls, question.messages, tools)
     return ChatPrompt(tuple(ids), constraint, calls, tools)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
 from oneiros.engine.requests import ConstraintSpec
 from oneiros.model.chat_format import Message
+from oneiros.server.chat_prompts import JsonObject, Question
 from oneiros.server.errors import ApiError
 from oneiros.server.requests import MOST_TOP_LOGPROBS, SamplingFields, Strict
 
+JSON_OBJECT = ConstraintSpec("json_schema", '{"type":"object"}')
+
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
-JsonObject = dict[str, Any]
 
 
 class TextPart(Strict):
@@ -129,7 +132,12 @@ class ChatRequest(SamplingFields):
         """The tools that the model may call now, as JSON schemas in OpenAI's wrapping."""
         if self.tool_choice == "none":
             return []
-        return [_described(tool.function) for tool in self.tools or ()]
+        return [
+            described_function(
+                tool.function.name, tool.function.description, tool.function.parameters
+            )
+            for tool in self.tools or ()
+        ]
 
     @property
     def choice(self) -> str:
@@ -144,44 +152,60 @@ class ChatRequest(SamplingFields):
             message = "top_logprobs needs logprobs: true."
             raise ApiError(400, message, param="top_logprobs", code="invalid_value")
         names = [tool.function.name for tool in self.tools or ()]
-        if len(set(names)) < len(names):
-            message = "Two tools have the same name."
-            raise ApiError(400, message, param="tools", code="invalid_value")
-        if not names and self.tool_choice not in (None, "none", "auto"):
-            message = "tool_choice asks for a call, and there are no tools."
-            raise ApiError(400, message, param="tool_choice", code="invalid_value")
-        if isinstance(self.tool_choice, NamedTool) and self.choice not in names:
-            message = f"tool_choice names {self.choice}, which is not among the tools."
-            raise ApiError(400, message, param="tool_choice", code="invalid_value")
+        check_tool_choice(names, self.choice)
 
-    def plain_messages(self) -> list[Message]:
-        """The conversation as chat formats take it.
-
-        Raises:
-            ApiError: 400; a message lacks what its role has to have.
-        """
-        return [_plain(message, index) for index, message in enumerate(self.messages)]
-
+    @property
     def constraint(self) -> ConstraintSpec | None:
         """What `response_format` demands."""
         match self.response_format:
             case JsonObjectFormat():
-                return ConstraintSpec("json_schema", '{"type":"object"}')
+                return JSON_OBJECT
             case JsonSchemaFormat(json_schema=named):
                 schema = {} if named.schema_ is None else named.schema_
                 return ConstraintSpec("json_schema", json.dumps(schema))
         return None
 
+    def question(self) -> Question:
+        """The conversation as chat formats take it, and what may be answered.
 
-def _described(function: Function) -> JsonObject:
-    description: JsonObject = {"name": function.name}
-    if function.description is not None:
-        description["description"] = function.description
-    description["parameters"] = function.parameters or {"type": "object", "properties": {}}
-    return {"type": "function", "function": description}
+        Raises:
+            ApiError: 400; a message lacks what its role has to have.
+        """
+        return Question(
+            messages=[plain_message(message, index) for index, message in enumerate(self.messages)],
+            tools=self.offered_tools,
+            choice=self.choice,
+            parallel=self.parallel_tool_calls is not False,
+            constraint=self.constraint,
+        )
 
 
-def _plain(message: ChatMessage, index: int) -> Message:
+def described_function(
+    name: str, description: str | None, parameters: JsonObject | None
+) -> JsonObject:
+    """A function as chat templates and grammars take it."""
+    function: JsonObject = {"name": name}
+    if description is not None:
+        function["description"] = description
+    function["parameters"] = parameters or {"type": "object", "properties": {}}
+    return {"type": "function", "function": function}
+
+
+def check_tool_choice(names: Sequence[str], choice: str) -> None:
+    """Raise ApiError where tools have one name, or a choice cannot be made among them."""
+    if len(set(names)) < len(names):
+        raise ApiError(400, "Two tools have the same name.", param="tools", code="invalid_value")
+    if choice in ("none", "auto"):
+        return
+    if not names:
+        message = "tool_choice asks for a call, and there are no tools."
+        raise ApiError(400, message, param="tool_choice", code="invalid_value")
+    if choice != "required" and choice not in names:
+        message = f"tool_choice names {choice}, which is not among the tools."
+        raise ApiError(400, message, param="tool_choice", code="invalid_value")
+
+
+def plain_message(message: ChatMessage, index: int) -> Message:
     role = "system" if message.role == "developer" else message.role
     if message.content is None and not (
         role == "assistant" and (message.tool_calls or message.refusal)
