@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oneiros.engine.constraint import ConstraintCompiler
 from oneiros.engine.conversation import Conversation, ConversationOptions
 from oneiros.engine.local_conversation import LocalConversation
 from oneiros.engine.replies import Completed, Event, TextDelta
 from oneiros.engine.requests import ConstraintSpec
 from oneiros.engine.sampling import SamplingOptions
 from oneiros.errors import (
+    ConstraintError,
     ContextLengthError,
     ConversationError,
     EngineFailedError,
@@ -612,6 +614,39 @@ def test_without_tools_a_call_is_text(tokenizer: Tokenizer, chat_format: ChatFor
         assert last.reason == "stop"
         assert last.message == {"role": "assistant", "content": CALL_TEXT}
         assert service.requests[0].constraint is None
+
+
+def test_a_model_that_always_thinks_does_so_before_it_answers_in_a_schema(
+    tokenizer: Tokenizer,
+) -> None:
+    source = PLAIN.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}")
+    chat_format = ChatFormat(source, tokenizer)
+    text = 'Which one?</think>\n\n{"a": 1}'
+    conversation, service = begun(tokenizer, chat_format, text, "yes")
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    conversation.append(HELLO)
+    last = run(reply(conversation, ConversationOptions(response_schema=schema)))[-1]
+    assert isinstance(last, Completed)
+    assert last.message["content"] == '{"a": 1}'
+    assert last.message["reasoning_content"] == "Which one?"
+    spec = service.requests[0].constraint
+    assert spec is not None
+    compiler = ConstraintCompiler(tokenizer, tokenizer.vocabulary_size, tokenizer.end_ids)
+    state = compiler.compile(spec)
+    state.consume(tokenizer.encode(text))
+    assert state.accepting
+    with pytest.raises(ConstraintError):
+        compiler.compile(spec).consume(tokenizer.encode('Hm.</think>{"b": 1}'))
+    conversation.append(THANKS)
+    choice = ConstraintSpec("choice", '["yes", "no"]')
+    last = run(reply(conversation, ConversationOptions(constraint=choice)))[-1]
+    assert isinstance(last, Completed)
+    assert last.message == {"role": "assistant", "content": "yes"}
 
 
 def test_calls_of_other_models_are_written_out_where_the_template_ignores_them(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from oneiros.engine.conversation import (
@@ -34,6 +34,7 @@ from oneiros.errors import (
     TokenizationError,
 )
 from oneiros.model.chat_format import ChatFormat, ChatFormatError, GeneratedReply, Message
+from oneiros.model.json_schema import enforceable_schema
 from oneiros.model.tool_calls import tool_call_format
 from oneiros.model.tool_prompts import with_tools
 
@@ -205,10 +206,13 @@ class LocalConversation(Conversation):
         tools = options.offered_tools
         prompt = self._prompt(self._messages, tools)
         constraint = self._constraint(options)
+        written = self._tool_calls
+        if options.constraint is not None:  # it is about all that the reply says
+            written = replace(written, reasoning="none")
         stream = ReplyStream(
             self._model.tokenizer,
             stop=options.sampling.stop,
-            parser=self._tool_calls.parser(tools, constrained=bool(tools)),
+            parser=written.parser(tools, constrained=bool(tools)),
         )
         self._running = _Running(prompt, tools, stream)
         request = GenerationRequest(
@@ -304,9 +308,13 @@ class LocalConversation(Conversation):
         if tools:
             choice, parallel = options.tool_choice, options.parallel_tool_calls
             return ConstraintSpec("lark", self._tool_calls.grammar(tools, choice, parallel))
-        if options.response_schema is not None:
-            return ConstraintSpec("json_schema", json.dumps(options.response_schema))
-        return options.constraint
+        if options.response_schema is None:
+            return options.constraint
+        if self._tool_calls.reasoning == "open":  # the prompt ended within the model's thoughts
+            schema = json.dumps(enforceable_schema(options.response_schema))
+            rules = f"start: thought /\\s*/ answer\nanswer: %json {schema}\n"
+            return ConstraintSpec("lark", rules + 'thought[lazy]: /(?s:.*)/ "</think>"\n')
+        return ConstraintSpec("json_schema", json.dumps(options.response_schema))
 
 
 def _identity(model: LocalModel) -> dict[str, str]:

@@ -181,8 +181,9 @@ class ReplyStream:
             placed.append(event)
         return placed
 
-    def _seen(self, events: Iterable[Event]) -> list[Event]:
-        events = _merged(events)
+    def _seen(self, events: list[Event]) -> list[Event]:
+        if len(events) > 1:
+            events = _merged(events)
         for event in events:
             self._assembly.add(event)
         return events
