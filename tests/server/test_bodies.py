@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneiros.engine.local_model import LocalModel
+from oneiros.server import bodies
 from oneiros.server.bodies import DEEPEST_JSON, parse_json
 from oneiros.server.errors import ApiError
 from oneiros.server.settings import Settings
@@ -83,6 +85,25 @@ async def test_large_bodies_are_refused_before_they_are_read(
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "body_too_large"
     assert sent <= 7000
+
+
+@pytest.mark.anyio
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    server: FakeServer, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
+    response = await client.post(URLS[0], content=pieces(), headers=JSON)
+    assert response.status_code == 408
+    assert response.json()["error"]["code"] == "body_too_slow"
+    monkeypatch.undo()
+    server.service.hold.clear()
+    asyncio.get_running_loop().call_later(0.1, server.service.hold.set)
+    body = {"model": NAME, "prompt": "x"}  # an answer may take as long as it takes
+    assert (await client.post("/v1/completions", json=body)).status_code == 200
 
 
 @pytest.mark.anyio

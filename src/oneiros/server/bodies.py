@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Callable, Coroutine, Iterable
@@ -18,9 +19,12 @@ from oneiros.server.errors import ApiError, error_response
 DEEPEST_JSON = 64
 """Levels of lists and objects; templates and grammars recurse over what is in a request."""
 
+BODY_SECONDS = 60.0
+"""In which a whole body has to come."""
+
 
 class BodyLimit:
-    """Refuses bodies above a size, by their declared length or while they come in."""
+    """Refuses bodies that are too large, by their declared length or as they come, or too slow."""
 
     def __init__(self, app: ASGIApp, largest: int) -> None:
         self._app = app
@@ -34,12 +38,20 @@ class BodyLimit:
         if declared.isdecimal() and int(declared[:20]) > self._largest:
             await error_response(self._too_large())(scope, receive, send)
             return
-        received = 0
+        received, complete = 0, False
+        deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def bounded() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            if complete:  # what still comes is the end of the connection, whenever that is
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                raise ApiError(408, "The body took too long.", code="body_too_slow") from error
             received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
             if received > self._largest:
                 raise self._too_large()
             return message

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from oneiros.errors import OneirosError
+from oneiros.server.protocol import BoundedHttp
 from oneiros.server.serving import Serving
 
 _KEEP_ALIVE_SECONDS = 30
@@ -108,7 +109,8 @@ async def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedHttp,
+        ws="none",
         loop="uvloop",
         lifespan="off",
         access_log=False,
