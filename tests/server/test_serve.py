@@ -191,3 +191,21 @@ def test_the_printed_line_works(home: Path) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+def test_models_that_do_not_fit_together_take_turns(
+    home: Path, tmp_path: Path, default_model_path: Path
+) -> None:
+    other = tmp_path / "other.gguf"
+    other.symlink_to(default_model_path)
+    options = ("--model", MODEL, "--model", str(other), "--memory", "900M", "--context", "2048")
+    with running_server(*options, home=home) as server:
+        assert server.models[:2] == [MODEL, "other"]
+        for name in (MODEL, "other", MODEL):
+            body = {"model": name, "prompt": "One, two,", "max_tokens": 4}
+            answer = httpx.post(f"{server.url}/completions", json=body, timeout=60).json()
+            assert answer["model"] == name
+            assert answer["choices"][0]["text"]
+            page = httpx.get(f"{server.address}/metrics").text
+            loaded = [n for n in (MODEL, "other") if f'kv_pages_limit{{model="{n}"}}' in page]
+            assert loaded == [name]
