@@ -73,24 +73,7 @@ class ConstraintCompiler:
     def _matcher(self, grammar: str) -> llguidance.LLMatcher:
         if self._tokens is None:
             self._tokens = _llguidance_tokenizer(self._tokenizer, self._vocabulary, self._end_ids)
-        tokens = self._tokens
-        made: list[llguidance.LLMatcher] = []
-
-        def compile_grammar() -> None:
-            made.append(llguidance.LLMatcher(tokens, grammar, log_level=0, limits=_limits()))
-
-        before = threading.stack_size(_COMPILER_STACK)
-        try:
-            thread = threading.Thread(target=compile_grammar, name="oneiros-constraint")
-            thread.start()
-        finally:
-            threading.stack_size(before)
-        thread.join()
-        if not made:
-            raise ConstraintError("The constraint could not be compiled.")
-        if made[0].is_error():
-            raise ConstraintError(f"The constraint cannot be used: {_brief(made[0].get_error())}")
-        return made[0]
+        return compiled(self._tokens, grammar)
 
 
 class Constraint:
@@ -201,6 +184,31 @@ def _limits() -> llguidance.LLParserLimits:
     )
 
 
+def compiled(tokens: llguidance.LLTokenizer, grammar: str) -> llguidance.LLMatcher:
+    """The beginning of what a grammar, in llguidance's own form, allows.
+
+    Raises:
+        ConstraintError: it is malformed or too large.
+    """
+    made: list[llguidance.LLMatcher] = []
+
+    def compile_grammar() -> None:
+        made.append(llguidance.LLMatcher(tokens, grammar, log_level=0, limits=_limits()))
+
+    before = threading.stack_size(_COMPILER_STACK)
+    try:
+        thread = threading.Thread(target=compile_grammar, name="oneiros-constraint")
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    if not made:
+        raise ConstraintError("The constraint could not be compiled.")
+    if made[0].is_error():
+        raise ConstraintError(f"The constraint cannot be used: {_brief(made[0].get_error())}")
+    return made[0]
+
+
 def _grammar(spec: ConstraintSpec) -> str:
     """A specification in llguidance's own form."""
     if len(spec.value) > _LONGEST_TEXT:
@@ -210,19 +218,20 @@ def _grammar(spec: ConstraintSpec) -> str:
         )
     match spec.kind:
         case "json_schema":
-            schema = enforceable_schema(_parsed(spec.value, "schema"))
+            schema = enforceable_schema(parsed_json(spec.value, "schema"))
             return llguidance.LLMatcher.grammar_from_json_schema(
                 json.dumps(schema, ensure_ascii=False)
             )
         case "regex":
             return llguidance.LLMatcher.grammar_from_regex(spec.value)
         case "choice":
-            return llguidance.LLMatcher.grammar_from_lark(_choice(spec.value))
+            return llguidance.LLMatcher.grammar_from_lark(choice_grammar(spec.value))
         case "lark":
             return llguidance.LLMatcher.grammar_from_lark(spec.value)
 
 
-def _parsed(text: str, what: str) -> object:
+def parsed_json(text: str, what: str) -> object:
+    """The value of a constraint that is JSON; raises ConstraintError if it is not."""
     try:
         value: object = json.loads(text)
     except json.JSONDecodeError as error:
@@ -232,8 +241,13 @@ def _parsed(text: str, what: str) -> object:
     return value
 
 
-def _choice(text: str) -> str:
-    texts = _parsed(text, "choice")
+def choice_grammar(text: str) -> str:
+    """The value of a choice in llguidance's dialect of Lark.
+
+    Raises:
+        ConstraintError: it is no list of texts.
+    """
+    texts = parsed_json(text, "choice")
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
         raise ConstraintError("A choice is a JSON list of at least one text.")
     return "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)

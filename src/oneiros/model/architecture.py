@@ -199,6 +199,6 @@ def check_rope_factors(architecture: Architecture, tensor: Tensor, where: str) -
 
 
 OTHER_ENGINE = (
-    "The optional llama.cpp engine, `oneiros[llamacpp]`, runs such models; it comes with the "
-    "serving part of Oneiros."
+    "The optional llama.cpp engine runs such models from GGUF files, as LlamaCppConversation: "
+    "`pip install 'oneiros[llamacpp]'`."
 )

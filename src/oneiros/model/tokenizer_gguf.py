@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from oneiros.errors import ModelFileError, UnsupportedModelError
+from oneiros.model.architecture import OTHER_ENGINE
 from oneiros.model.gguf import GGUFArray
 from oneiros.model.pretokenizers import pre_tokenizer
 from oneiros.model.sentencepiece import scored_merges, space_runs
@@ -37,7 +38,7 @@ def gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
         raise ModelFileError(f'The file has no tokenizer (key "{_PREFIX}model").')
     raise UnsupportedModelError(
         f'The tokenizer "{model}" ({_PREFIX}model) is not supported; supported are "gpt2" '
-        '(byte-level BPE) and "llama" (SentencePiece BPE).'
+        '(byte-level BPE) and "llama" (SentencePiece BPE). ' + OTHER_ENGINE
     )
 
 
