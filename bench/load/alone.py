@@ -51,7 +51,8 @@ def measure_forks(path: Path, tokens: int, count: int, rounds: int) -> Forks:
     parameters = open_parameters(path)
     engine = Engine(parameters, context=tokens + 1)
     sequence = engine.sequence()
-    sequence.extend(load_tokenizer(parameters).encode(passage_of(path, tokens)))
+    tokenizer = load_tokenizer(parameters)
+    sequence.extend(tokenizer.encode(passage(tokenizer, tokens, 0)))
     page_bytes, pages = engine.pool.page_bytes, engine.pool.used
     seconds = []
     for _ in range(rounds):
@@ -67,10 +68,6 @@ def measure_forks(path: Path, tokens: int, count: int, rounds: int) -> Forks:
     tracemalloc.stop()
     extra += (engine.pool.used - pages) * page_bytes
     return Forks(statistics.median(seconds), extra / (pages * page_bytes))
-
-
-def passage_of(path: Path, tokens: int) -> str:
-    return passage(load_tokenizer(open_parameters(path)), tokens, 0)
 
 
 @dataclass(frozen=True, slots=True)
