@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from oneiros.engine.local_model import LocalModel
 from oneiros.engine.requests import BACKGROUND, ConstraintSpec
 from oneiros.errors import ContextLengthError, EngineFailedError, OverloadedError
+from oneiros.model.chat_format import ChatFormat
 from oneiros.server.settings import Settings
 from tests.server.conftest import NAME, FakeServer, fake_server
 from tests.server.streams import events_of
@@ -200,7 +202,7 @@ async def test_a_schema_becomes_a_constraint(server: FakeServer, client: httpx.A
     await answer(client, response_format={"type": "text"})
     first, second, third = (request.constraint for request in server.service.requests)
     assert first == ConstraintSpec("json_schema", json.dumps(schema))
-    assert second == ConstraintSpec("json_schema", '{"type":"object"}')
+    assert second == ConstraintSpec("json_schema", '{"type": "object"}')
     assert third is None
 
 
@@ -373,3 +375,27 @@ async def test_a_base_model_has_no_chats(model_parts: LocalModel) -> None:
     async with fake_server(base).client() as client:
         error = await refusal(client, 400)
     assert "/v1/completions" in error["message"]
+
+
+async def test_reasoning_is_told_from_the_answer(model_parts: LocalModel) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    thinking = replace(model_parts, chat_format=ChatFormat(template, model_parts.tokenizer))
+    server = fake_server(thinking)
+    server.says('They greet me.\n</think>\n\n{"a": 1}')
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    async with server.client() as client:
+        for fields in ({}, {"response_format": schema}):
+            (choice,) = (await answer(client, **fields))["choices"]
+            assert choice["message"]["reasoning_content"].strip() == "They greet me."
+            assert choice["message"]["content"].strip() == '{"a": 1}'
+        response = await client.post(URL, json={**HELLO, "stream": True})
+    deltas = [chunk["choices"][0]["delta"] for chunk in events_of(response.text)]
+    thought = "".join(delta.get("reasoning_content", "") for delta in deltas)
+    said = "".join(delta.get("content") or "" for delta in deltas)
+    assert (thought.strip(), said.strip()) == ("They greet me.", '{"a": 1}')
+    constraint = server.service.requests[1].constraint
+    assert constraint is not None
+    assert "</think>" in constraint.value

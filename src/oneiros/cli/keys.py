@@ -12,7 +12,9 @@ EXAMPLE = "oneiros keys create laptop --requests 60"
 
 app = typer.Typer(help="Make, list and revoke the API keys of `oneiros serve`.")
 
-_Name = Annotated[str, typer.Argument(help="What the key is for.", show_default=False)]
+_Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="What the key is for.", show_default=False)
+]
 
 
 @app.command("create", epilog=f"Example: {EXAMPLE}")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from oneiros.engine.local_model import LocalModel
 from oneiros.engine.requests import ConstraintSpec
 from oneiros.model.chat_format import ChatFormat, Message
-from oneiros.model.tool_call_parser import CLOSING, OPENING, ToolCallParser
+from oneiros.model.json_schema import enforceable_schema
+from oneiros.model.tool_call_parser import END_THINK, ToolCallParser
 from oneiros.model.tool_calls import ToolCallFormat, tool_call_format
+from oneiros.model.tool_prompts import with_tools
 from oneiros.server.errors import ApiError
 
 JsonObject = dict[str, Any]
@@ -32,11 +33,9 @@ class ChatPrompt:
 
     def parser(self) -> ToolCallParser | None:
         """A parser of one reply; None where all of it is text."""
-        if self.tools:
-            return self.calls.parser(self.tools, constrained=True)
-        if self.constraint is None and self.calls.reasoning != "none":
-            return self.calls.parser(())
-        return None
+        if not self.tools and self.calls.reasoning == "none":
+            return None
+        return self.calls.parser(self.tools, constrained=bool(self.tools))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Question:
     tools: list[JsonObject]  # that the model may call now
     choice: str = "auto"  # or "required", or the name of the one tool to call
     parallel: bool = True  # whether a reply may hold several calls
-    constraint: ConstraintSpec | None = None
+    schema: JsonObject | None = None  # JSON schema that the reply matches
 
 
 async def chat_prompt(model: LocalModel, question: Question) -> ChatPrompt:
@@ -62,21 +61,36 @@ async def chat_prompt(model: LocalModel, question: Question) -> ChatPrompt:
         message = f"{model.name} has no chat format: use /v1/completions."
         raise ApiError(400, message, param="model", code="wrong_kind_of_model")
     calls = tool_call_format(chat_format.template)
-    constraint = question.constraint
-    if tools and constraint is not None:
+    if tools and question.schema is not None:
         message = (
             "A format of the reply and tools cannot be asked for together here: "
             "leave one out, or set tool_choice to none."
         )
         raise ApiError(400, message, param="tools", code="unsupported_combination")
+    constraint = None
     if tools:
         grammar = calls.grammar(tools, question.choice, question.parallel)
         constraint = ConstraintSpec("lark", grammar)
+    elif question.schema is not None:
+        constraint = _schema_constraint(question.schema, calls)
     if sum(len(message["content"]) for message in question.messages) < _LONG_TEXT:
         ids = _render(chat_format, calls, question.messages, tools)
     else:
         ids = await asyncio.to_thread(_render, chat_format, calls, question.messages, tools)
     return ChatPrompt(tuple(ids), constraint, calls, tools)
+
+
+def _schema_constraint(schema: JsonObject, calls: ToolCallFormat) -> ConstraintSpec:
+    if calls.reasoning != "open":
+        return ConstraintSpec("json_schema", json.dumps(schema))
+    # The prompt ends within the model's thoughts: the answer comes after them.
+    answer = json.dumps(enforceable_schema(schema))
+    return ConstraintSpec(
+        "lark",
+        "start: thought /\\s*/ answer\n"
+        f"answer: %json {answer}\n"
+        f'thought[lazy]: /(?s:.*)/ "{END_THINK}"\n',
+    )
 
 
 def _render(
@@ -85,28 +99,5 @@ def _render(
     messages: list[Message],
     tools: list[JsonObject],
 ) -> list[int]:
-    if calls.described:
-        messages = [_spelled_out(message) for message in messages]
-    described = calls.describe(tools) if tools else None
-    if described is None:
-        return chat_format.render(messages, tools=tools or None)
-    first, rest = messages[:1], messages
-    system = ""
-    if first[0]["role"] == "system":
-        system, rest = first[0]["content"] + "\n\n", messages[1:]
-    return chat_format.render([{"role": "system", "content": system + described}, *rest])
-
-
-def _spelled_out(message: Message) -> Message:
-    """A message with its calls as text, for templates that leave them out."""
-    called = message.get("tool_calls")
-    if not called:
-        return message
-    pieces = [message["content"]] if message["content"] else []
-    for call in called:
-        function = call["function"]
-        assert isinstance(function, Mapping)
-        name = json.dumps(function["name"])
-        text = f'{{"name": {name}, "arguments": {function["arguments"]}}}'
-        pieces.append(f"{OPENING['hermes']}\n{text}\n{CLOSING}")
-    return {"role": message["role"], "content": "\n".join(pieces)}
+    told, printed = with_tools(calls, messages, tools)
+    return chat_format.render(told, tools=printed)

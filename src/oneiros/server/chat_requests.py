@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from oneiros.engine.requests import ConstraintSpec
 from oneiros.model.chat_format import Message
 from oneiros.server.chat_prompts import JsonObject, Question
 from oneiros.server.errors import ApiError
 from oneiros.server.requests import MOST_TOP_LOGPROBS, SamplingFields, Strict
 
-JSON_OBJECT = ConstraintSpec("json_schema", '{"type":"object"}')
+JSON_OBJECT = {"type": "object"}
 
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
@@ -155,14 +153,13 @@ class ChatRequest(SamplingFields):
         check_tool_choice(names, self.choice)
 
     @property
-    def constraint(self) -> ConstraintSpec | None:
+    def schema_of_reply(self) -> JsonObject | None:
         """What `response_format` demands."""
         match self.response_format:
             case JsonObjectFormat():
                 return JSON_OBJECT
             case JsonSchemaFormat(json_schema=named):
-                schema = {} if named.schema_ is None else named.schema_
-                return ConstraintSpec("json_schema", json.dumps(schema))
+                return {} if named.schema_ is None else named.schema_
         return None
 
     def question(self) -> Question:
@@ -176,7 +173,7 @@ class ChatRequest(SamplingFields):
             tools=self.offered_tools,
             choice=self.choice,
             parallel=self.parallel_tool_calls is not False,
-            constraint=self.constraint,
+            schema=self.schema_of_reply,
         )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from oneiros.engine.requests import INTERACTIVE, ConstraintSpec
+from oneiros.engine.requests import INTERACTIVE
 from oneiros.engine.sampling import SamplingOptions
 from oneiros.model.chat_format import Message
 from oneiros.server.chat_prompts import JsonObject, Question
@@ -177,7 +176,7 @@ class ResponsesRequest(Strict):
             tools=[described_function(t.name, t.description, t.parameters) for t in offered],
             choice=self.choice,
             parallel=self.parallel_tool_calls is not False,
-            constraint=self._constraint(),
+            schema=self._schema(),
         )
 
     def _messages(self) -> list[Message]:
@@ -207,12 +206,12 @@ class ResponsesRequest(Strict):
             raise ApiError(400, "input holds no message.", param="input", code="invalid_value")
         return messages
 
-    def _constraint(self) -> ConstraintSpec | None:
+    def _schema(self) -> JsonObject | None:
         match self.text and self.text.format:
             case ObjectFormat():
                 return JSON_OBJECT
             case SchemaFormat(schema_=schema):
-                return ConstraintSpec("json_schema", json.dumps(schema))
+                return schema
         return None
 
 
