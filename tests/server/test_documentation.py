@@ -1,87 +1,105 @@
-"""The examples of docs/conversations.md run as they are."""
+"""The snippets of docs/serving.md, as they stand there."""
 
-from __future__ import annotations
-
-import asyncio
+import os
 import re
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
 
-from oneiros.engine.local_conversation import LocalConversation
-from oneiros.engine.local_model import LocalModel, start_local_model
-from oneiros.engine.worker import EngineSettings
-from oneiros.server.app import create_app
-from oneiros.server.lifecycle import address_of, bind
-from oneiros.server.model_pool import ModelPool, ModelSource
-from oneiros.server.settings import Settings
+from oneiros.server.metrics import Metrics
+from tests.server.running import RunningServer, running_server
+
+DOCUMENTED_ADDRESS = "http://127.0.0.1:8000"
 
 
 @pytest.fixture(scope="module")
-def examples(project_folder: Path) -> list[str]:
-    page = (project_folder / "docs" / "conversations.md").read_text()
-    return re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+def text(project_folder: Path) -> str:
+    return (project_folder / "docs" / "serving.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def address(default_model_path: Path) -> Iterator[str]:
-    """A server with the default model, in a thread with its own event loop."""
-    settings = EngineSettings(str(default_model_path), context=1024, kv_disk=0)
-
-    async def load() -> LocalModel:
-        return await start_local_model(settings, "smollm2-135m", child=False)
-
-    pool = ModelPool([ModelSource("smollm2-135m", "language", load)])
-    app = create_app(pool, Settings())
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    listener = bind("127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    yield address_of(listener)
-    server.should_exit = True
-    thread.join()
-    asyncio.run(pool.close())
+def running(default_model_path: Path) -> Iterator[RunningServer]:
+    with running_server() as server:
+        yield server
 
 
-def defined(example: str) -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    exec(example, names)
-    return names
+def snippets(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def test_whole_programs_run(
-    examples: list[str], address: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    programs = [example for example in examples if "asyncio.run(" in example]
-    assert len(programs) == 2
-    for program in programs:
-        defined(program.replace("http://127.0.0.1:8000", address))
-        assert "colo" in capsys.readouterr().out
+def run(program: list[str], **environment: str) -> str:
+    done = subprocess.run(
+        program, capture_output=True, text=True, timeout=120, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_functions_do_what_the_page_says(examples: list[str], default_model_path: Path) -> None:
-    names: dict[str, Any] = {}
-    for example in examples:
-        if "asyncio.run(" not in example:
-            names |= defined(example)
+def test_every_python_snippet_runs(text: str, running: RunningServer) -> None:
+    programs = snippets(text, "python")
+    outputs = [
+        run([sys.executable, "-c", program.replace(DOCUMENTED_ADDRESS, running.address)])
+        for program in programs
+    ]
+    story, person, call, dimensions = (output.strip() for output in outputs)
+    assert story
+    assert person.startswith("name=")
+    assert call.startswith("get_weather {'city': ")
+    assert dimensions == "384"
 
-    async def all_of_them() -> None:
-        settings = EngineSettings(str(default_model_path), context=1024, kv_disk=0)
-        model = await start_local_model(settings, child=False)
-        conversation = LocalConversation(model, [{"role": "user", "content": "Tell me a story."}])
-        assert len((await names["first_words"](conversation, 3)).split()) >= 3
-        assert conversation.messages[-1]["role"] == "assistant"
-        assert len(await names["three_opinions"](conversation)) == 3
-        again = names["saved_and_restored"](conversation, model)
-        assert again.tokens == conversation.tokens
-        assert len(names["without_its_beginning"](again)) == 2
-        assert "2 messages" in again.messages[0]["content"]
-        assert await names["answered"](LocalConversation(model), "What time is it in Rome?")
-        await model.service.close()
 
-    asyncio.run(asyncio.wait_for(all_of_them(), 120))
-    assert names["structured"].response_schema["type"] == "object"
+def test_the_curl_snippet_runs(text: str, running: RunningServer) -> None:
+    (line,) = [snippet for snippet in snippets(text, "sh") if snippet.startswith("curl ")]
+    output = run(["sh", "-c", line.replace(DOCUMENTED_ADDRESS, running.address)])
+    assert '"object":"chat.completion"' in output
+
+
+def test_the_llm_snippets_run(text: str, running: RunningServer, tmp_path: Path) -> None:
+    (settings,) = [snippet for snippet in snippets(text, "yaml") if "model_id" in snippet]
+    (line,) = [snippet for snippet in snippets(text, "sh") if snippet.startswith("llm ")]
+    settings = settings.replace(DOCUMENTED_ADDRESS, running.address)
+    (tmp_path / "extra-openai-models.yaml").write_text(settings)
+    line = line.replace("llm", f"{sys.executable} -m llm", 1) + " -o max_tokens 10"
+    keys = {"LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "none"}
+    assert run(["sh", "-c", line.replace("\n", " ")], **keys).strip()
+
+
+def test_the_snippets_of_keys_run(text: str, tmp_path: Path) -> None:
+    (lines,) = [s for s in snippets(text, "sh") if "keys create laptop" in s]
+    lines = lines.replace("oneiros ", f"{sys.executable} -m oneiros ")
+    output = run(["sh", "-e", "-c", lines], ONEIROS_HOME=str(tmp_path))
+    assert output.count("sk-oneiros-") == 2
+    assert "20,000" in output
+
+
+def test_every_metric_is_documented(text: str) -> None:
+    page = Metrics().page({})
+    names = {
+        line.split()[2].removeprefix("oneiros_")
+        for line in page.decode().splitlines()
+        if line.startswith("# TYPE ") and not line.split()[2].endswith("_created")
+    }
+    table = text.partition("## 5. Metrics")[2]
+    documented = set(re.findall(r"`([a-z_]+)`", table.partition("Tokens per second")[0]))
+    assert names <= documented
+    assert documented - names <= {"oneiros_", "model", "endpoint", "status"}
+
+
+def test_every_option_of_the_text_exists(text: str) -> None:
+    from typer.main import get_command
+
+    from oneiros.cli.app import app
+
+    commands = get_command(app).commands
+    options = {
+        option
+        for name in ("serve", "keys")
+        for command in [commands[name], *getattr(commands[name], "commands", {}).values()]
+        for parameter in command.params
+        for option in parameter.opts
+    }
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"`(--[a-z-]+)", prose)) <= options
