@@ -46,7 +46,8 @@ def embedding_source(name: str, path: Path) -> ModelSource:
     """An embedding model, which runs in the server's process."""
 
     async def load() -> Embedder:
-        return await asyncio.to_thread(load_embedder, path)
+        # One thread: the language models need the cores.
+        return await asyncio.to_thread(load_embedder, path, threads=1)
 
     size = 2 * sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     return ModelSource(name, "embedding", load, size)
