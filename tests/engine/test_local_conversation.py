@@ -319,6 +319,17 @@ def test_messages_that_do_not_fit_change_nothing(
     assert len(service.requests) == 1
 
 
+def test_there_must_be_room_for_one_token_of_the_reply(
+    tokenizer: Tokenizer, chat_format: ChatFormat
+) -> None:
+    length = len(chat_format.render([HELLO]))
+    fitting, _ = begun(tokenizer, chat_format, context=length + 1)
+    fitting.append(HELLO)
+    full, _ = begun(tokenizer, chat_format, context=length)
+    with pytest.raises(ContextLengthError, match="1 too many"):
+        full.append(HELLO)
+
+
 def test_closing_the_iterator_cancels_and_keeps_what_was_said(
     tokenizer: Tokenizer, chat_format: ChatFormat
 ) -> None:

@@ -242,6 +242,13 @@ def test_reasoning_text_and_calls_are_told_apart(tokenizer: Tokenizer) -> None:
     assert "arguments" not in tokenizer.decode([each.token for each in shown])
 
 
+def test_after_a_call_comes_no_empty_text(tokenizer: Tokenizer) -> None:
+    made = ToolCallFormat("hermes").parser([ADD], constrained=True)
+    text = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    events = reply(ReplyStream(tokenizer, parser=made), tokenizer.encode(text), logprobs=True)
+    assert {type(event) for event in events} == {ToolCallDelta, Completed}
+
+
 def test_a_call_that_a_limit_cut_is_never_handed_out_as_one(tokenizer: Tokenizer) -> None:
     text = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
     ids = tokenizer.encode(text)
