@@ -49,6 +49,7 @@ async def test_a_reply_comes_with_its_usage(server: FakeServer, client: httpx.As
         "completion_tokens": 5,
         "total_tokens": prompt + 5,
         "prompt_tokens_details": {"cached_tokens": 3},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 
@@ -388,7 +389,9 @@ async def test_reasoning_is_told_from_the_answer(model_parts: LocalModel) -> Non
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
     async with server.client() as client:
         for fields in ({}, {"response_format": schema}):
-            (choice,) = (await answer(client, **fields))["choices"]
+            body = await answer(client, **fields)
+            (choice,) = body["choices"]
+            assert body["usage"]["completion_tokens_details"]["reasoning_tokens"] >= 4
             assert choice["message"]["reasoning_content"].strip() == "They greet me."
             assert choice["message"]["content"].strip() == '{"a": 1}'
         response = await client.post(URL, json={**HELLO, "stream": True})

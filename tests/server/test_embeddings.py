@@ -1,3 +1,4 @@
+import asyncio
 import base64
 
 import httpx
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from oneiros.engine.embedding import Embedder, load_embedder
+from oneiros.server import embeddings
 from oneiros.server.app import create_app
 from oneiros.server.model_pool import ModelPool, ModelSource
 from oneiros.server.settings import Settings
@@ -86,3 +88,13 @@ async def test_embedding_models_do_not_chat(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/completions", json=body)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "model"
+
+
+async def test_many_requests_wait_for_each_other_but_not_without_end(
+    client: httpx.AsyncClient, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "_MOST_WAITING", 3)
+    answers = await asyncio.gather(*(embed(client) for _ in range(10)))
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [200] * 4 + [429] * 6
+    assert (await embed(client)).status_code == 200

@@ -8,6 +8,7 @@ import pytest
 
 from oneiros.engine.local_model import LocalModel
 from oneiros.engine.requests import BACKGROUND
+from oneiros.errors import OverloadedError
 from oneiros.server.keys import (
     KeyFileError,
     KeyRing,
@@ -228,3 +229,17 @@ async def test_tokens_of_prompts_and_replies_are_counted(
         max(0, left), abs=2
     )
     assert (await chat(server, secret)).status_code == 429
+
+
+@pytest.mark.anyio
+async def test_a_request_that_was_refused_costs_no_tokens(
+    model_parts: LocalModel, path: Path
+) -> None:
+    secret = create_key(path, "a", tokens_per_minute=50)
+    server = keyed_server(model_parts, path)
+    server.service.error = OverloadedError("full")
+    for _ in range(5):
+        response = await chat(server, secret)
+        assert response.status_code == 429
+        assert response.json()["error"]["code"] == "overloaded"
+        assert response.headers["x-ratelimit-remaining-tokens"] == "50"

@@ -1,5 +1,3 @@
-import asyncio
-
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -54,7 +52,8 @@ async def test_a_server_that_ends_finishes_its_replies_and_takes_no_others(
 async def test_metrics_count_what_happened(server: FakeServer, client: httpx.AsyncClient) -> None:
     for fields in ({}, {"stream": True}, {"model": "other"}):
         await client.post("/v1/chat/completions", json={**CHAT, **fields})
-    await asyncio.sleep(0)
+    await client.post("/v1/chat/completions", headers={"host": "evil.example"})
+    await client.get("/invented")
     page = await client.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain")
     samples = {
@@ -64,6 +63,8 @@ async def test_metrics_count_what_happened(server: FakeServer, client: httpx.Asy
     }
     assert samples["oneiros_requests_total", "/v1/chat/completions", "200"] == 2
     assert samples["oneiros_requests_total", "/v1/chat/completions", "404"] == 1
+    assert samples["oneiros_requests_total", "/v1/chat/completions", "403"] == 1
+    assert samples["oneiros_requests_total", "404", "other"] == 1
     assert samples["oneiros_time_to_first_token_seconds_count", NAME] == 2
     assert samples["oneiros_inter_token_seconds_count", NAME] == 8
     assert samples["oneiros_generated_tokens_total", NAME] == 10

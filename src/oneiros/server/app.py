@@ -54,7 +54,8 @@ def create_app(pool: ModelPool, settings: Settings) -> FastAPI:
     app.add_middleware(Authentication, settings=settings)
     app.add_middleware(Draining, serving=serving)
     app.add_middleware(HostsAndOrigins, settings=settings)
-    app.add_middleware(Observation, metrics=serving.metrics)
+    paths = frozenset(get_openapi(title="", version="", routes=app.routes)["paths"])
+    app.add_middleware(Observation, metrics=serving.metrics, paths=paths)
     return app
 
 

@@ -34,7 +34,7 @@ from oneiros.server.answers import (
 from oneiros.server.bodies import StrictRoute
 from oneiros.server.chat_prompts import chat_prompt
 from oneiros.server.chat_requests import ChatRequest
-from oneiros.server.generating import Caller, Reply, with_seed_of
+from oneiros.server.generating import Caller, Reply
 from oneiros.server.logprobs import chat_logprobs
 from oneiros.server.serving import Serving, caller_of, priority_of, serving_of
 from oneiros.server.sse import DONE, EventStream, gather, json_text, unless_disconnected
@@ -77,7 +77,6 @@ async def _replies(
 ) -> list[Reply]:
     """One reply for each choice; nothing is generated yet."""
     prompt = await chat_prompt(model, body.question())
-    caller.principal.limits.spend(len(prompt.ids))
     request = GenerationRequest(
         prompt=prompt.ids,
         sampling=body.sampling(model.tokenizer.vocabulary_size, body.token_limit),
@@ -91,9 +90,10 @@ async def _replies(
     return [
         Reply(
             model,
-            with_seed_of(request, index),
+            request,
             ReplyStream(model.tokenizer, stop=body.stop_texts, parser=prompt.parser()),
             caller,
+            choice=index,
         )
         for index in range(body.choices)
     ]
@@ -111,8 +111,14 @@ async def _answer(
         "created": int(time.time()),
         "model": model.name,
         "choices": choices,
-        "usage": usage_of([reply.completed for reply in replies if reply.completed]),
+        "usage": _usage(replies),
     }
+
+
+def _usage(replies: Sequence[Reply]) -> dict[str, object]:
+    usage = usage_of([reply.completed for reply in replies if reply.completed])
+    thoughts = sum(reply.reasoning_tokens for reply in replies)
+    return usage | {"completion_tokens_details": {"reasoning_tokens": thoughts}}
 
 
 async def _choice(
@@ -180,7 +186,7 @@ class ChatChunks:
         """What follows the last choice's last chunk."""
         if not self._with_usage:
             return DONE
-        usage = usage_of([reply.completed for reply in replies if reply.completed])
+        usage = _usage(replies)
         text = json.dumps(usage, separators=(",", ":"))
         return f'{self._head}],"usage":{text}}}\n\n'.encode() + DONE
 

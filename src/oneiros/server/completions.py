@@ -28,7 +28,7 @@ from oneiros.server.answers import (
 )
 from oneiros.server.bodies import StrictRoute
 from oneiros.server.errors import ApiError
-from oneiros.server.generating import Caller, Reply, with_seed_of
+from oneiros.server.generating import Caller, Reply
 from oneiros.server.logprobs import CompletionLogprobs
 from oneiros.server.requests import MOST_TOP_LOGPROBS, SamplingFields
 from oneiros.server.serving import Serving, caller_of, priority_of, serving_of
@@ -171,7 +171,6 @@ def _choices(
     one_token = body.scores_prompt and body.token_limit <= 1
     choices: list[_Choice] = []
     for prompt in prompts:
-        caller.principal.limits.spend(len(prompt))
         request = GenerationRequest(
             prompt=prompt,
             sampling=sampling,
@@ -184,7 +183,7 @@ def _choices(
         )
         for number in range(body.choices):
             stream = ReplyStream(model.tokenizer, stop=body.stop_texts)
-            reply = Reply(model, with_seed_of(request, number), stream, caller)
+            reply = Reply(model, request, stream, caller, choice=number)
             choices.append(_Choice(len(choices), prompt, reply))
     return choices
 

@@ -12,14 +12,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from oneiros.engine.embedding import Embedder
+from oneiros.errors import OverloadedError
 from oneiros.server.answers import json_response
 from oneiros.server.bodies import StrictRoute
 from oneiros.server.errors import ApiError
 from oneiros.server.requests import Ignored, Strict
-from oneiros.server.serving import caller_of, serving_of
+from oneiros.server.serving import Serving, caller_of, serving_of
 from oneiros.server.sse import unless_disconnected
 
 MOST_TEXTS = 2048
+_MOST_WAITING = 128
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -72,10 +74,14 @@ async def create_embeddings(request: Request, body: EmbeddingRequest) -> Respons
         if body.dimensions not in (None, embedder.dimensions):
             message = f"{body.model} has {embedder.dimensions} dimensions, and no other number."
             raise ApiError(400, message, param="dimensions", code="invalid_value")
-        # Computed to its end also where the client goes away: NumPy cannot be interrupted.
-        vectors, tokens = await asyncio.to_thread(
-            _embed, embedder, texts, body.encoding_format == "base64"
-        )
+        await unless_disconnected(request.receive, _turn(serving))
+        try:
+            # Computed to its end also where the client goes away: NumPy cannot be interrupted.
+            vectors, tokens = await asyncio.to_thread(
+                _embed, embedder, texts, body.encoding_format == "base64"
+            )
+        finally:
+            serving.embedding.release()
     finally:
         lease.release()
     caller.principal.limits.spend(tokens)
@@ -86,6 +92,21 @@ async def create_embeddings(request: Request, body: EmbeddingRequest) -> Respons
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return json_response({"object": "list", "data": data, "model": body.model, "usage": usage})
+
+
+async def _turn(serving: Serving) -> None:
+    """Wait until no other request is being embedded; each uses all cores.
+
+    Raises:
+        OverloadedError: too many wait already.
+    """
+    if serving.embeddings_waiting >= _MOST_WAITING:
+        raise OverloadedError(f"{serving.embeddings_waiting} requests wait already.")
+    serving.embeddings_waiting += 1
+    try:
+        await serving.embedding.acquire()
+    finally:
+        serving.embeddings_waiting -= 1
 
 
 def _embed(embedder: Embedder, texts: list[str], as_base64: bool) -> tuple[list[Any], int]:

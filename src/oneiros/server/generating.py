@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from oneiros.engine.local_model import LocalModel
-from oneiros.engine.replies import Completed, Event, ReplyStream
+from oneiros.engine.replies import Completed, Event, ReasoningDelta, ReplyStream
 from oneiros.engine.requests import (
     Finished,
     GenerationRequest,
@@ -36,17 +36,27 @@ class Reply:
 
     Attributes:
         prompt_logprobs: of the prompt's tokens but the first, where they were asked for.
+        reasoning_tokens: about how many of the tokens were thoughts.
         completed: the last event, once it came.
     """
 
     def __init__(
-        self, model: LocalModel, request: GenerationRequest, stream: ReplyStream, caller: Caller
+        self,
+        model: LocalModel,
+        request: GenerationRequest,
+        stream: ReplyStream,
+        caller: Caller,
+        *,
+        choice: int = 0,
     ) -> None:
+        """`choice`: which of the replies to one prompt this is; the first pays for the prompt."""
         self.prompt_logprobs: tuple[TokenLogprob, ...] = ()
+        self.reasoning_tokens = 0
         self.completed: Completed | None = None
         self._prompt_tokens = len(request.prompt)
+        self._unpaid = 0 if choice else len(request.prompt)
         self._stream = stream
-        self._outputs = model.service.generate(request)
+        self._outputs = model.service.generate(_with_seed_of(request, choice))
         self._limits = caller.principal.limits
         self._first_token = caller.metrics.first_token.labels(model.name)
         self._inter_token = caller.metrics.inter_token.labels(model.name)
@@ -57,6 +67,7 @@ class Reply:
     async def start(self) -> None:
         """Wait for the first output, so that a refused request is an error with a status."""
         self._ahead = await anext(self._outputs)
+        self._pay()
 
     async def events(self) -> AsyncIterator[list[Event]]:
         """What came at once, together; Completed is the last event."""
@@ -77,10 +88,13 @@ class Reply:
         await self._outputs.aclose()
 
     def _take(self, output: Output) -> list[Event]:
+        self._pay()
         match output:
             case Tokens(ids=ids):
                 self._measure(len(ids))
                 events = self._stream.push(output)
+                if events and type(events[0]) is ReasoningDelta:
+                    self.reasoning_tokens += len(ids)
                 if not self._stream.stopped:
                     return events
                 # The engine knows nothing of stop texts, and so cannot say what the reply took.
@@ -99,6 +113,12 @@ class Reply:
         self.completed = last
         return events
 
+    def _pay(self) -> None:
+        """Count the prompt, once something came: a request that was refused costs nothing."""
+        if self._unpaid:
+            self._limits.spend(self._unpaid)
+            self._unpaid = 0
+
     def _measure(self, tokens: int) -> None:
         now = time.perf_counter()
         (self._inter_token if self._generated else self._first_token).observe(now - self._last)
@@ -107,7 +127,7 @@ class Reply:
         self._limits.spend(tokens)
 
 
-def with_seed_of(request: GenerationRequest, choice: int) -> GenerationRequest:
+def _with_seed_of(request: GenerationRequest, choice: int) -> GenerationRequest:
     """The request for one of several replies: each has a seed of its own."""
     seed = request.sampling.seed
     if seed is None or choice == 0:

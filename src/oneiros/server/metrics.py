@@ -107,9 +107,11 @@ class _Engines(Collector):
 class Observation:
     """Counts and logs every answer."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+        """`paths`: of endpoints; others have no count of their own, for anybody can invent them."""
         self._app = app
         self._metrics = metrics
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -132,8 +134,8 @@ class Observation:
             status = 500
             raise
         finally:
-            route = scope.get("route")
-            endpoint = getattr(route, "path", "other")
+            path = getattr(scope.get("route"), "path", scope["path"])
+            endpoint = path if path in self._paths else "other"
             self._metrics.requests.labels(endpoint, str(status)).inc()
             principal = scope.get("state", {}).get("principal")
             seconds = time.perf_counter() - started

@@ -112,7 +112,6 @@ async def _reply(
     serving: Serving, model: LocalModel, body: ResponsesRequest, caller: Caller
 ) -> Reply:
     prompt = await chat_prompt(model, body.question())
-    caller.principal.limits.spend(len(prompt.ids))
     request = GenerationRequest(
         prompt=prompt.ids,
         sampling=body.sampling(),
@@ -130,7 +129,7 @@ async def _reply(
 async def _consume(reply: Reply, output: ResponseOutput) -> None:
     async for events in reply.events():
         for event in events:
-            for _ in output.push(event):
+            for _ in output.push(event, reply.reasoning_tokens):
                 pass
     assert reply.completed is not None
     finish_reason(reply.completed)
@@ -142,7 +141,9 @@ async def _events(reply: Reply, output: ResponseOutput) -> AsyncIterator[bytes]:
         if reply.completed is not None:
             finish_reason(reply.completed)
         frames = [
-            named_event(data["type"], data) for event in events for data in output.push(event)
+            named_event(data["type"], data)
+            for event in events
+            for data in output.push(event, reply.reasoning_tokens)
         ]
         if frames:
             yield b"".join(frames)

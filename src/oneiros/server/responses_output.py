@@ -39,8 +39,8 @@ class ResponseOutput:
         for kind in ("created", "in_progress"):
             yield self._event(f"response.{kind}", response=dict(self._response))
 
-    def push(self, event: Event) -> Iterator[JsonObject]:
-        """The stream's events of one of the reply's."""
+    def push(self, event: Event, reasoning_tokens: int = 0) -> Iterator[JsonObject]:
+        """The stream's events of one of the reply's; so many of its tokens were thoughts."""
         match event:
             case TextDelta(text=text, logprobs=logprobs):
                 yield from self._opened("message")
@@ -67,9 +67,9 @@ class ResponseOutput:
                         delta=event.arguments,
                     )
             case Completed():
-                yield from self._finish(event)
+                yield from self._finish(event, reasoning_tokens)
 
-    def _finish(self, completed: Completed) -> Iterator[JsonObject]:
+    def _finish(self, completed: Completed, reasoning_tokens: int) -> Iterator[JsonObject]:
         whole = completed.reason != "length"
         if not self._items:
             yield from self._opened("message")
@@ -88,7 +88,7 @@ class ResponseOutput:
                     "cache_write_tokens": 0,
                 },
                 "output_tokens": usage.generated_tokens,
-                "output_tokens_details": {"reasoning_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": reasoning_tokens},
                 "total_tokens": usage.prompt_tokens + usage.generated_tokens,
             },
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import cast
@@ -26,6 +27,8 @@ class Serving:
     metrics: Metrics = field(default_factory=Metrics)
     running: int = 0  # requests that are being answered
     draining: bool = False  # the server is about to end: no new requests
+    embedding: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while texts are embedded
+    embeddings_waiting: int = 0  # requests that wait for it
     _public: dict[str, PublicPrompts] = field(default_factory=dict)
 
     def public_prompts(self, model: LocalModel) -> PublicPrompts:
