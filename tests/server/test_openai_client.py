@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 import openai
@@ -174,7 +175,7 @@ def test_a_call_that_is_cut_is_no_call(client: openai.OpenAI) -> None:
 class Person(BaseModel):
     name: str = Field(max_length=12)
     age: int
-    hobbies: list[str] = Field(max_length=2)
+    hobbies: list[Annotated[str, Field(max_length=20)]] = Field(max_length=2)
 
 
 def test_answers_can_be_parsed_into_pydantic_models(client: openai.OpenAI) -> None:
