@@ -13,6 +13,7 @@ from oneiros.engine.requests import (
     Finished,
     GenerationRequest,
     Output,
+    PromptRead,
     TokenLogprob,
     Tokens,
     Usage,
@@ -48,6 +49,7 @@ class ScriptedService:
             if isinstance(reply, Exception):
                 raise reply
             limit = request.sampling.max_tokens
+            yield PromptRead(0)
             ids = tuple(reply if limit is None else reply[:limit])
             for first in range(0, len(ids), self.piece):
                 await asyncio.sleep(0)

@@ -16,7 +16,7 @@ from oneiros.engine.page_store import PageStore
 from oneiros.engine.requests import (
     Finished,
     GenerationRequest,
-    PromptLogprobs,
+    PromptRead,
     TokenLogprob,
     Tokens,
 )
@@ -34,6 +34,7 @@ class Reply:
     ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    cached_tokens: int | None = None  # as it was said when the prompt was read
     finished: Finished | None = None
 
     @property
@@ -49,8 +50,10 @@ async def collect(service: EngineService, request: GenerationRequest) -> Reply:
         async for output in outputs:
             assert reply.finished is None
             match output:
-                case PromptLogprobs():
-                    reply.prompt_logprobs = output.tokens
+                case PromptRead():
+                    assert not reply.ids and reply.cached_tokens is None
+                    reply.cached_tokens = output.cached_tokens
+                    reply.prompt_logprobs = output.logprobs
                 case Tokens():
                     reply.ids += output.ids
                     reply.logprobs += output.logprobs

@@ -397,3 +397,11 @@ def test_constraints_hold_beside_others(model: LanguageModel, tmp_path: Path) ->
     assert choice in ("certainly", "not at all")
     assert len(number) == 6 and number[3] == "-"
     assert json_text.replace(" ", "") in ('{"wet":true}', '{"wet":false}')
+
+
+def test_what_was_cached_is_said_before_the_first_token(engine: Engine, tmp_path: Path) -> None:
+    async def program() -> list[Reply]:
+        async with serving(engine, tmp_path) as service:
+            return [await collect(service, request(10, 100)) for _ in range(2)]
+
+    assert [r.cached_tokens for r in run(program)] == [0, 109]

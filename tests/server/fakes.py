@@ -11,7 +11,7 @@ from oneiros.engine.requests import (
     Finished,
     GenerationRequest,
     Output,
-    PromptLogprobs,
+    PromptRead,
     TokenLogprob,
     Tokens,
     Usage,
@@ -47,10 +47,9 @@ class FakeService:
         try:
             if self.error is not None and self.error_after is None:
                 raise self.error
-            if request.prompt_logprobs is not None:
-                yield PromptLogprobs(
-                    tuple(_scored(token, request.prompt_logprobs) for token in request.prompt[1:])
-                )
+            asked = request.prompt_logprobs
+            scored = () if asked is None else (_scored(t, asked) for t in request.prompt[1:])
+            yield PromptRead(self.cached_tokens, tuple(scored))
             limit = request.sampling.max_tokens or len(self.ids)
             count = limit if self.endless else min(limit, len(self.ids))
             for number in range(count):

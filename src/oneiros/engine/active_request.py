@@ -19,7 +19,7 @@ from oneiros.engine.requests import (
     FinishReason,
     GenerationRequest,
     Output,
-    PromptLogprobs,
+    PromptRead,
     TokenLogprob,
     Tokens,
     Usage,
@@ -139,8 +139,7 @@ class ActiveRequest:
             return outputs
         if not self._first:
             self._first = time.perf_counter()
-            if self.request.prompt_logprobs is not None:
-                outputs.append(PromptLogprobs(tuple(self._prompt_logprobs)))
+            outputs.append(PromptRead(self._cached, tuple(self._prompt_logprobs)))
         assert logits is not None  # all pending tokens were fed, so the last one's were asked for
         rows = logits[None] if logits.ndim == 1 else logits[fed - 1 :]
         ids, logprobs, reason = self._draw(rows)

@@ -24,6 +24,7 @@ from oneiros.engine.requests import (
     ConstraintSpec,
     Finished,
     GenerationRequest,
+    PromptRead,
     Tokens,
     Usage,
 )
@@ -224,19 +225,23 @@ class LocalConversation(Conversation):
             constraint=constraint,
             top_logprobs=options.top_logprobs,
         )
+        cached = 0
         async with aclosing(self._model.service.generate(request)) as outputs:
             async for output in outputs:
-                if isinstance(output, Tokens):
-                    for event in stream.push(output):
-                        yield event
-                    if stream.stopped:
-                        break
-                elif isinstance(output, Finished):
-                    for event in stream.finish(output):
-                        yield event
-                    return
+                match output:
+                    case PromptRead():
+                        cached = output.cached_tokens
+                    case Tokens():
+                        for event in stream.push(output):
+                            yield event
+                        if stream.stopped:
+                            break
+                    case Finished():
+                        for event in stream.finish(output):
+                            yield event
+                        return
         # A stop text ended it; the engine knows nothing of those.
-        usage = Usage(prompt_tokens=len(prompt), generated_tokens=stream.generated)
+        usage = Usage(len(prompt), cached, stream.generated)
         for event in stream.finish(Finished("stop", usage)):
             yield event
 

@@ -25,7 +25,7 @@ from oneiros.engine.requests import (
     Finished,
     GenerationRequest,
     Output,
-    PromptLogprobs,
+    PromptRead,
     Tokens,
 )
 from oneiros.engine.service import Streams
@@ -52,6 +52,7 @@ class _Progress:
 
     request: GenerationRequest
     generated: list[int] = field(default_factory=list)
+    read: bool = False  # whether it was said that the prompt was read
     failures: int = 0
 
 
@@ -187,25 +188,27 @@ class EngineProcess(Streams):
     def _hear(self, message: Any) -> None:
         if isinstance(message, list):
             answers = answers_from_json(message)
-            for number, answer in answers:
-                self._note(number, answer)
-            self._deliver(answers)
+            self._deliver([(n, answer) for n, answer in answers if self._note(n, answer)])
         else:
             question = self._questions.popleft()
             if not question.done():
                 question.set_result(statistics_from_json(message["statistics"]))
 
-    def _note(self, number: int, answer: Output | OneirosError) -> None:
+    def _note(self, number: int, answer: Output | OneirosError) -> bool:
+        """Remember what is needed to go on after a failure; whether the answer is new."""
         progress = self._progress.get(number)
         if progress is None:
-            return
+            return False
         match answer:
             case Tokens():
                 progress.generated += answer.ids
-            case PromptLogprobs():
+            case PromptRead():
+                again, progress.read = progress.read, True
                 progress.request = replace(progress.request, prompt_logprobs=None)
+                return not again
             case Finished() | OneirosError():
                 del self._progress[number]
+        return True
 
     async def _restart(self) -> asyncio.StreamReader | None:
         """Start another process and give it all that is open; None if that is hopeless."""

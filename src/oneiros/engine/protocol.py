@@ -19,7 +19,7 @@ from oneiros.engine.requests import (
     Finished,
     GenerationRequest,
     Output,
-    PromptLogprobs,
+    PromptRead,
     TokenLogprob,
     Tokens,
     Usage,
@@ -89,8 +89,9 @@ def _answer_to_json(answer: Output | OneirosError) -> list[Any]:
             return ["tokens", answer.ids, [_logprob_to_json(p) for p in answer.logprobs]]
         case Finished():
             return ["finished", answer.reason, asdict(answer.usage)]
-        case PromptLogprobs():
-            return ["prompt", [_logprob_to_json(p) for p in answer.tokens]]
+        case PromptRead():
+            logprobs = [_logprob_to_json(p) for p in answer.logprobs]
+            return ["prompt", answer.cached_tokens, logprobs]
     return ["error", type(answer).__name__, str(answer)]
 
 
@@ -100,8 +101,8 @@ def _answer_from_json(kind: str, rest: list[Any]) -> Output | OneirosError:
             return Tokens(tuple(ids), tuple(map(_logprob_from_json, logprobs)))
         case "finished", [reason, usage]:
             return Finished(reason, Usage(**usage))
-        case "prompt", [logprobs]:
-            return PromptLogprobs(tuple(map(_logprob_from_json, logprobs)))
+        case "prompt", [cached, logprobs]:
+            return PromptRead(cached, tuple(map(_logprob_from_json, logprobs)))
         case "error", [name, message]:
             found: OneirosError = getattr(errors, name, EngineFailedError)(message)
             return found

@@ -70,10 +70,11 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class PromptLogprobs:
-    """Comes before all tokens, where it was asked for: one entry for each but the first token."""
+class PromptRead:
+    """The prompt was read; comes once, before all tokens."""
 
-    tokens: tuple[TokenLogprob, ...]
+    cached_tokens: int  # of the prompt, whose keys and values were there already
+    logprobs: tuple[TokenLogprob, ...] = ()  # where asked for: of each token but the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Finished:
     usage: Usage
 
 
-Output = PromptLogprobs | Tokens | Finished
+Output = PromptRead | Tokens | Finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from oneiros.engine.requests import (
     Finished,
     GenerationRequest,
     Output,
+    PromptRead,
     TokenLogprob,
     Tokens,
     Usage,
@@ -54,6 +55,7 @@ class Reply:
         self.reasoning_tokens = 0
         self.completed: Completed | None = None
         self._prompt_tokens = len(request.prompt)
+        self._cached_tokens = 0
         self._unpaid = 0 if choice else len(request.prompt)
         self._stream = stream
         self._outputs = model.service.generate(_with_seed_of(request, choice))
@@ -98,12 +100,13 @@ class Reply:
                 if not self._stream.stopped:
                     return events
                 # The engine knows nothing of stop texts, and so cannot say what the reply took.
-                usage = Usage(self._prompt_tokens, generated_tokens=self._generated)
+                usage = Usage(self._prompt_tokens, self._cached_tokens, self._generated)
                 return events + self._finish(Finished("stop", usage))
             case Finished():
                 return self._finish(output)
-            case _:
-                self.prompt_logprobs = output.tokens
+            case PromptRead():
+                self._cached_tokens = output.cached_tokens
+                self.prompt_logprobs = output.logprobs
                 return []
 
     def _finish(self, output: Finished) -> list[Event]:
