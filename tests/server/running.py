@@ -59,7 +59,11 @@ class RunningServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        unexpected = self.process.poll()
+        waited_for = self.process.stderr is None or self.process.stderr.closed
         self.end()
+        if unexpected is not None and not waited_for:
+            raise AssertionError(f"the server ended with {unexpected}: {self.log}")
 
     @property
     def url(self) -> str:
