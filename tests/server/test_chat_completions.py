@@ -121,6 +121,15 @@ async def test_a_stop_text_ends_a_reply_and_the_request(
     assert server.service.produced < len(server.service.ids)
 
 
+async def test_a_stop_text_does_not_lose_what_was_cached(
+    server: FakeServer, client: httpx.AsyncClient
+) -> None:
+    server.service.cached_tokens = 7
+    usage = (await answer(client, stop="there"))["usage"]
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 7}
+    assert usage["completion_tokens"] == 2
+
+
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 async def test_a_reply_that_is_cut_says_so(client: httpx.AsyncClient, field: str) -> None:
     (choice,) = (await answer(client, **{field: 2}))["choices"]
