@@ -63,7 +63,7 @@ def test_answers_are_as_documented(
 
     @given(operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=60,
+        max_examples=30,
         derandomize=True,
         deadline=None,
         suppress_health_check=list(HealthCheck),
