@@ -255,7 +255,8 @@ def choice_grammar(text: str) -> str:
 
 def _brief(message: str) -> str:
     """A message of llguidance's as one line: the excerpts of the grammar under it left out."""
-    lines = [line.strip() for line in message.replace("<non-verbose/>", "").splitlines()]
+    message = re.sub(r"<non-verbose/>| while processing json-schema:\S*", "", message)
+    lines = [line.strip() for line in message.splitlines()]
     kept = [line for line in lines if line and not re.match(r"\d+ \|", line) and set(line) != {"^"}]
     text = " ".join(kept)
     return text if len(text) <= 400 else text[:400] + "..."
