@@ -7,15 +7,22 @@ import itertools
 import secrets
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from oneiros.engine.constraint import ConstraintCompiler
 from oneiros.engine.engine import Engine
 from oneiros.engine.page_store import PageStore
 from oneiros.engine.protocol import Answer
-from oneiros.engine.requests import EngineStatistics, Finished, GenerationRequest, Output
+from oneiros.engine.requests import (
+    EngineStatistics,
+    Finished,
+    GenerationRequest,
+    Output,
+    Tokens,
+)
 from oneiros.engine.scheduler import Scheduler, SchedulerSettings
 from oneiros.errors import EngineFailedError, OneirosError
 
@@ -48,9 +55,29 @@ class EngineService(Protocol):
 class Stream:
     """A request under way."""
 
-    request: GenerationRequest
-    answers: asyncio.Queue[Output | OneirosError]
     loop: asyncio.AbstractEventLoop
+    _answers: deque[Output | OneirosError] = field(default_factory=deque)
+    _ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, answer: Output | OneirosError) -> None:
+        """Add an answer, in the stream's event loop."""
+        self._answers.append(answer)
+        self._ready.set()
+
+    async def next(self) -> Output | OneirosError:
+        """The next answer; tokens that have come meanwhile are handed over together."""
+        await self._ready.wait()
+        answer = self._answers.popleft()
+        if isinstance(answer, Tokens) and self._answers:
+            together = [answer]
+            while self._answers and isinstance(more := self._answers[0], Tokens):
+                together.append(more)
+                self._answers.popleft()
+            ids = tuple(i for tokens in together for i in tokens.ids)
+            answer = Tokens(ids, tuple(p for tokens in together for p in tokens.logprobs))
+        if not self._answers:
+            self._ready.clear()
+        return answer
 
 
 class Streams(ABC):
@@ -67,12 +94,12 @@ class Streams(ABC):
             sampling = replace(request.sampling, seed=secrets.randbits(63))
             request = replace(request, sampling=sampling)
         number = next(self._numbers)
-        stream = Stream(request, asyncio.Queue(), asyncio.get_running_loop())
+        stream = Stream(asyncio.get_running_loop())
         self._streams[number] = stream
         try:
             self._submit(number, request)
             while True:
-                output = await stream.answers.get()
+                output = await stream.next()
                 if isinstance(output, OneirosError):
                     self._streams.pop(number, None)
                     raise output
@@ -96,7 +123,7 @@ class Streams(ABC):
         for number, answer in answers:
             stream = self._streams.get(number)
             if stream is not None:
-                stream.answers.put_nowait(answer)
+                stream.put(answer)
 
     def _fail_all(self, error: OneirosError) -> None:
         self._deliver([(number, error) for number in list(self._streams)])
