@@ -100,7 +100,7 @@ class Constraint:
         self._check()
 
     def consume(self, tokens: Items[int]) -> None:
-        """Go on by tokens that were sampled or forced.
+        """Go on by tokens that were sampled or forced, without one that ended the reply.
 
         Raises:
             ConstraintError: one of them is not allowed, or a limit was exceeded.
