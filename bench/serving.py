@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import statistics
 import sys
 import tempfile
@@ -223,6 +224,7 @@ def main() -> int:
         if not arguments.quick:
             parser.error("the peer is not built: run `make peers` first (about 15 minutes)")
         say("The peer is not built (`make peers`): ours alone.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped
     kernels()
     rows: list[Row] = []
     try:
