@@ -15,11 +15,11 @@ from bench.load.servers import Server
 CHAT = "/v1/chat/completions"
 PEER_PROGRAM = Path(__file__).resolve().parent.parent.parent / ".peers" / "bin" / "llama-server"
 
-# Tried with the load of bench/serving.py, by the processor time that a reply takes. Flash attention
-# doubles it, and so does one cache for all slots. Steps of 64 tokens cost 1 to 2 % of the throughput,
-# and bring half of the first tokens sooner and a long prompt's neighbours far sooner. Repacked
-# weights (the default) save Q4_0 7 %. Other types of keys and values, simpler samplers and doing
-# without the second prompt cache save nothing.
+# Tried with the load of bench/serving.py, by the processor time that a reply takes. Flash
+# attention doubles it, and so does one cache for all slots. Steps of 64 tokens cost 1 to 2 % of the
+# throughput, bring half of the first tokens sooner, and keep a long prompt from stopping the others
+# for long. Repacked weights (the default) save Q4_0 7 %. Other types of keys and values, simpler
+# samplers and doing without the second prompt cache save nothing.
 PEER_SETTINGS = ("--flash-attn", "off", "--batch-size", "64", "--ubatch-size", "64")
 
 
