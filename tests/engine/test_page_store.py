@@ -118,11 +118,18 @@ def engine(tiny_engine: MakeEngine) -> Engine:
 PROMPT = tuple(int(t) for t in np.random.default_rng(1).integers(0, 288, 300))
 
 
-def answer(engine: Engine, folder: Path, *, pages: int = 400, principal: str = "anna") -> Reply:
+def answer(
+    engine: Engine,
+    folder: Path,
+    prompt: tuple[int, ...] = PROMPT,
+    *,
+    pages: int = 400,
+    principal: str = "anna",
+) -> Reply:
     """A reply by an engine that has just been started, and ends after it."""
     store = PageStore(page_folder(folder, engine), engine.pool.page_bytes, 1 << 30)
     request = GenerationRequest(
-        PROMPT, SamplingOptions(seed=3, max_tokens=100), principal=principal
+        prompt, SamplingOptions(seed=3, max_tokens=100), principal=principal
     )
 
     async def program() -> Reply:
@@ -140,6 +147,15 @@ def test_a_conversation_resumed_after_a_restart_finds_its_pages(
     assert second.end.usage.cached_tokens == 288  # 9 whole pages
     assert second.ids == first.ids
     assert answer(engine, tmp_path, principal="ben").end.usage.cached_tokens == 0
+
+
+def test_a_conversation_goes_on_after_a_restart_from_where_it_ended(
+    engine: Engine, tmp_path: Path
+) -> None:
+    first = answer(engine, tmp_path)
+    more = (*PROMPT, *first.ids, 5, 6, 7)
+    # The last token of a reply was drawn, and nothing was computed from it.
+    assert answer(engine, tmp_path, more).end.usage.cached_tokens == 300 + 99
 
 
 def test_damaged_pages_are_computed_again(engine: Engine, tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ class Engine:
         if failed:
             raise NotEnoughMemoryError(f"No memory for a step of {int(start[-1])} tokens.")
         for run in batch:
-            run.work.sequence.tokens.extend(run.work.tokens[run.first : run.last])
+            run.work.sequence.append_computed(run.work.tokens[run.first : run.last])
         return logits
 
 

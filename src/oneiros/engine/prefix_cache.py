@@ -49,7 +49,7 @@ class PrefixCache:
     Used by one thread.
 
     Attributes:
-        unsaved: full pages that the store does not have yet, oldest first.
+        unsaved: pages that the store does not have yet, oldest first.
     """
 
     def __init__(self, engine: Engine, store: PageStore | None) -> None:
@@ -95,6 +95,8 @@ class PrefixCache:
             node, length = child, length + PAGE_TOKENS
             _hold(child, found, pages)
         piece = tuple(tokens[length : min(length + PAGE_TOKENS, usable)])
+        if not node.children:
+            self._load_end(node, principal, length, public, piece)
         partial, same = self._partial(node, principal, length, public, piece)
         if partial is not None:
             _hold(partial, found, pages)
@@ -147,8 +149,7 @@ class PrefixCache:
             if child is None:
                 page.references += 1
                 child = self._add(node, owner, tokens, page)
-                if full:
-                    self.unsaved[child] = None
+                self.unsaved[child] = None
             elif child.page is not None and child.page is not page:
                 sequence.replace_page(index, child.page)
             added.append(child)
@@ -207,6 +208,15 @@ class PrefixCache:
             self._pool.release(page)
             return None
         return self._add(parent, owner, tokens, page)
+
+    def _load_end(
+        self, parent: Node, principal: str, length: int, public: int, piece: tuple[int, ...]
+    ) -> None:
+        """A page that is not full from the store: where a conversation ended that goes on now."""
+        for count in range(min(len(piece), PAGE_TOKENS - 1), 0, -1):
+            owner = _owner(length + count, principal, public)
+            if self._load(parent, owner, piece[:count]) is not None:
+                return
 
     def _partial(
         self, node: Node, principal: str, length: int, public: int, piece: tuple[int, ...]

@@ -32,7 +32,8 @@ class Sequence:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.tokens: list[int] = []
+        self.tokens: list[int] = []  # shared by forks until one of them changes it
+        self._shares_tokens = False
         self._pages: list[Page] = []
         self._table = np.zeros(8, np.uint64)  # addresses of the pages
         self._release = weakref.finalize(self, _release_all, engine.pool, self._pages)
@@ -51,7 +52,8 @@ class Sequence:
     def fork(self) -> Sequence:
         """A second sequence with the same tokens; no key or value is copied before it must be."""
         other = Sequence(self.engine)
-        other.tokens = list(self.tokens)
+        other.tokens = self.tokens
+        self._shares_tokens = other._shares_tokens = True
         for page in self._pages:
             page.references += 1
         other._pages.extend(self._pages)
@@ -100,11 +102,17 @@ class Sequence:
         """
         if not 0 <= length <= len(self.tokens):
             raise ValueError(f"Cannot truncate {len(self.tokens)} tokens to {length}.")
+        self._own_tokens()
         del self.tokens[length:]
         keep = -(-length // PAGE_TOKENS)
         for page in self._pages[keep:]:
             self.engine.pool.release(page)
         del self._pages[keep:]
+
+    def append_computed(self, tokens: Items[int]) -> None:
+        """Note tokens whose keys and values a step has just put into the pages."""
+        self._own_tokens()
+        self.tokens.extend(tokens)
 
     def close(self) -> None:
         """Give the pages back now; the sequence is empty afterwards."""
@@ -171,6 +179,11 @@ class Sequence:
         for index, page in enumerate(sequence._pages):
             page.data[:] = np.frombuffer(data, np.uint8, size, index * size)
         return sequence
+
+    def _own_tokens(self) -> None:
+        if self._shares_tokens:
+            self.tokens = list(self.tokens)
+            self._shares_tokens = False
 
     def reserve(self, count: int) -> int:
         """Make the pages of the next `count` positions present and writable.
