@@ -7,8 +7,9 @@ were quickest here and its prompt cache on. Both servers run as child processes,
 requests from the same load generator, and take turns, so that whatever else the machine does hits
 both; the one that waits takes no processor time, which is measured. Each of N clients sends one
 request after the other: a system prompt of 500 tokens that the server has seen before, 50 tokens of
-its own, a reply of 100. The peer's slots share no prefix: by the rounds that count each of them has
-seen the system prompt; ttft-first-round is the round before, when one request had brought it.
+its own, a reply of 100. The peer's slots share no prefix. ttft-median and ttft-p95 are of the first
+round, when one request has brought the system prompt; throughput and ttft-warm-slots are of the
+rounds after it, when each of the peer's slots has read it for itself.
 
 Where a case compares ours with ours, the column `peer` has the other one: resume-4000 against
 reading an equally long conversation for the first time, repeat-edit and no-repeat against no
