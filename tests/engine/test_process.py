@@ -19,6 +19,7 @@ from oneiros.engine.requests import ConstraintSpec, GenerationRequest
 from oneiros.engine.sampling import SamplingOptions
 from oneiros.engine.worker import EngineSettings
 from oneiros.errors import EngineFailedError, OneirosError
+from oneiros.model.folders import cache_folder
 from tests.engine.serving import Reply, collect, run
 
 SCHEMA = (
@@ -85,6 +86,63 @@ def test_replies_go_on_where_they_were_when_the_engine_is_killed(settings: Engin
         assert (state.restarts, state.running, state.pages_used) == (1, 0, 0)
         await service.close()
         assert service.process_id is None
+
+    run(program)
+
+
+def test_a_new_engine_takes_keys_and_values_from_the_disk(
+    default_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = cache_folder() / "packed"
+    monkeypatch.setenv("ONEIROS_HOME", str(tmp_path))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "packed").symlink_to(packed)
+
+    async def program() -> None:
+        model = await start_local_model(EngineSettings(str(default_model_path), context=1024))
+        service = model.service
+        assert isinstance(service, EngineProcess)
+        sampling = SamplingOptions(seed=7, max_tokens=300)
+        long = GenerationRequest(tuple(range(1000, 1400)), sampling)
+        undisturbed = await collect(service, long)
+        while (await service.statistics()).pages_stored < 21:  # 699 tokens; the last one not
+            await asyncio.sleep(0.01)
+        task = asyncio.create_task(collect(service, long))
+        await kill_after_tokens(service, 350)
+        reply = await task
+        assert reply.ids == undisturbed.ids
+        assert reply.end.usage.cached_tokens > 300
+        await service.close()
+
+    run(program)
+
+
+def test_an_engine_that_cannot_be_started_again_is_tried_again_then_given_up(
+    settings: EngineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oneiros.engine.process._FIRST_PAUSE", 0.001)
+
+    async def program() -> None:
+        model = await start_local_model(settings)
+        service = model.service
+        assert isinstance(service, EngineProcess)
+        endless = request(model, sampling=SamplingOptions(max_tokens=900), end_ids=frozenset())
+        attempts = 0
+
+        async def no_memory() -> asyncio.StreamReader:
+            nonlocal attempts
+            attempts += 1
+            raise OSError("Cannot allocate memory")
+
+        monkeypatch.setattr(service, "_spawn", no_memory)
+        task = asyncio.create_task(collect(service, endless))
+        await kill_after_tokens(service, 3)
+        with pytest.raises(EngineFailedError, match="Cannot allocate memory"):
+            await task
+        assert attempts == 5
+        with pytest.raises(EngineFailedError):
+            await service.statistics()
+        await service.close()
 
     run(program)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,16 @@ from hypothesis import strategies as st
 from oneiros.engine.engine import Engine
 from oneiros.engine.language_model import LanguageModel
 from oneiros.engine.library import PAGE_TOKENS
-from oneiros.engine.requests import BACKGROUND, ConstraintSpec, GenerationRequest, Tokens
+from oneiros.engine.requests import (
+    BACKGROUND,
+    ConstraintSpec,
+    Finished,
+    GenerationRequest,
+    Tokens,
+)
 from oneiros.engine.sampling import SamplingOptions
+from oneiros.engine.scheduler import Scheduler, SchedulerSettings
+from oneiros.engine.service import ThreadedEngine
 from oneiros.errors import (
     ConstraintError,
     ContextLengthError,
@@ -89,29 +99,30 @@ def test_a_reply_does_not_depend_on_what_else_runs_nor_on_the_memory(
             replies = await asyncio.gather(*(collect(service, r) for r in asked))
             state = await service.statistics()
             assert (state.waiting, state.running, state.parked, state.pages_used) == (0, 0, 0, 0)
-            assert state.pages_cached <= pages
+            assert engine.pool.used == state.pages_cached <= pages
             assert not list(spool.iterdir())
             return replies
 
     replies = run(program)
+    assert engine.pool.used == 0
     for r, reply in zip(asked, replies, strict=True):
         assert reply.ids == alone(engine, r)
 
 
 def test_what_has_to_make_room_is_not_computed_again(engine: Engine, tmp_path: Path) -> None:
-    asked = [request(200, seed=s, max_tokens=100) for s in range(4)]
+    asked = [request(100, seed=s, max_tokens=300, speculate=False) for s in range(4)]
 
     async def program() -> tuple[list[Reply], int, int]:
         async with serving(engine, tmp_path / "spool", pages=20) as service:
             replies = await asyncio.gather(*(collect(service, r) for r in asked))
             state = await service.statistics()
-            return replies, state.preemptions, state.rows - state.drafted_tokens
+            return replies, state.preemptions, state.rows
 
     replies, preemptions, rows = run(program)
     assert preemptions > 0
     assert [r.ids for r in replies] == [alone(engine, r) for r in asked]
     # Every token once, but the last one of each reply, which nothing follows.
-    assert rows == sum(200 + 100 - 1 for _ in asked)
+    assert rows == sum(100 + 300 - 1 for _ in asked)
 
 
 def test_a_prompt_is_read_once_for_all_who_begin_with_it_at_the_same_time(
@@ -256,6 +267,91 @@ def test_a_principal_with_many_requests_does_not_crowd_out_one_with_few(
     assert few == 100
     # Two replies run in a step, and one of them is always that of the principal with few.
     assert many <= 180
+
+
+def test_the_background_goes_on_beside_a_full_batch(engine: Engine, tmp_path: Path) -> None:
+    async def program() -> tuple[int, int]:
+        async with serving(engine, tmp_path, max_batch=2) as service:
+            urgent = [request(20, seed=s, max_tokens=100, speculate=False) for s in (1, 2)]
+            slow = request(20, seed=3, max_tokens=400, priority=BACKGROUND, speculate=False)
+            return await progress_at_end_of(service, urgent, [slow])
+
+    urgent, background = run(program)
+    assert urgent == 200
+    assert 15 <= background <= 60
+
+
+def test_what_somebody_had_before_is_forgotten_when_nobody_waits(
+    engine: Engine, tmp_path: Path
+) -> None:
+    async def program() -> tuple[int, int]:
+        async with serving(engine, tmp_path, max_batch=1) as service:
+            for seed in range(5):
+                await collect(service, request(300, seed=seed, principal="nightly"))
+            old = request(10, max_tokens=50, principal="nightly", speculate=False)
+            new = [request(10, seed=9, max_tokens=400, principal="new", speculate=False)]
+            return await progress_at_end_of(service, [old], new)
+
+    old, new = run(program)
+    assert old == 50
+    assert new <= 80  # shares are equal from the moment that both are there
+
+
+def test_urgent_requests_do_not_wait_for_the_end_of_background_ones(
+    engine: Engine, tmp_path: Path
+) -> None:
+    settings = SchedulerSettings(
+        kv_memory=400 * engine.pool.page_bytes, spool=tmp_path / "spool", max_active=2
+    )
+
+    async def program() -> tuple[int, int]:
+        service = ThreadedEngine(engine, None, None, settings)  # type: ignore[arg-type]
+        slow = [
+            request(20, seed=s, max_tokens=400, priority=BACKGROUND, speculate=False)
+            for s in range(3)
+        ]
+        result = await progress_at_end_of(service, [request(20, max_tokens=30)], slow)
+        await service.close()
+        return result
+
+    urgent, background = run(program)
+    assert urgent == 30
+    assert background < 100
+
+
+def test_requests_that_wait_for_memory_do_not_drive_each_other_out(
+    engine: Engine, tmp_path: Path
+) -> None:
+    async def program() -> int:
+        async with serving(engine, tmp_path / "spool", pages=20) as service:
+            slow = asyncio.create_task(
+                collect(service, request(100, max_tokens=50, priority=BACKGROUND))
+            )
+            await asyncio.gather(
+                *(collect(service, request(400, seed=s, max_tokens=10)) for s in range(10))
+            )
+            await slow
+            return (await service.statistics()).preemptions
+
+    assert run(program) <= 1  # the background makes room once
+
+
+def test_what_was_accepted_is_not_refused_when_the_engine_begins_anew(
+    engine: Engine, tmp_path: Path
+) -> None:
+    answers: list[tuple[int, object]] = []
+    settings = SchedulerSettings(400 * engine.pool.page_bytes, tmp_path / "spool", max_waiting=4)
+    scheduler = Scheduler(engine, None, None, settings, answers.extend)  # type: ignore[arg-type]
+    for number in range(10):
+        scheduler.submit(number, request(20, seed=number, max_tokens=9), resumed=[1, 2, 3])
+    scheduler.submit(99, request(20, seed=99, max_tokens=9))
+    thread = threading.Thread(target=scheduler.run)
+    thread.start()
+    while sum(isinstance(answer, Finished) for _, answer in answers) < 10:
+        time.sleep(0.001)
+    scheduler.close()
+    thread.join()
+    assert [n for n, answer in answers if isinstance(answer, OverloadedError)] == [99]
 
 
 def test_prompts_that_cannot_be_served_are_refused(engine: Engine, tmp_path: Path) -> None:

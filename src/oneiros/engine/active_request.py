@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence as Items
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from oneiros.engine.requests import (
 from oneiros.engine.sampling import Sampler
 from oneiros.engine.sequence import Sequence
 from oneiros.engine.speculation import Drafter
+from oneiros.errors import ConstraintError, OneirosError
+
+T = TypeVar("T")
 
 _PROMPT_LOGITS_AT_ONCE = 64
 _LONGEST_DECODE = 16
@@ -96,7 +100,7 @@ class ActiveRequest:
         self._cached = min(len(sequence), len(self.request.prompt))
         del self.pending[: len(sequence)]
         if self.compiling is not None:
-            self.constraint = self.compiling.result()
+            self.constraint = constraint_result(self.compiling)
             self.constraint.consume(self._known)
 
     @property
@@ -243,6 +247,20 @@ class ActiveRequest:
         self._prompt_logprobs += [
             _logprob(row, token, top) for row, token in zip(logits, following, strict=False)
         ]
+
+
+def constraint_result(future: Future[T]) -> T:
+    """The result of work on a constraint.
+
+    Whatever goes wrong there, in code that is not ours, is a failure of that request alone.
+
+    Raises:
+        ConstraintError: for every failure that is not an error of Oneiros already.
+    """
+    error = future.exception()
+    if error is None or isinstance(error, OneirosError):
+        return future.result()
+    raise ConstraintError(f"The constraint cannot be used: {error!r:.200}.") from error
 
 
 def _logprob(logits: NDArray[np.float32], token: int, top: int) -> TokenLogprob:

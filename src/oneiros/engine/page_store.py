@@ -47,7 +47,9 @@ class PageStore:
         found: list[tuple[float, str]] = []
         for path in folder.iterdir():
             if path.suffix == ".part":
-                path.unlink(missing_ok=True)  # from a process that was killed while it wrote
+                writer = path.stem.rpartition(".")[2]
+                if not Path("/proc", writer).exists():  # it was killed while it wrote
+                    path.unlink(missing_ok=True)
                 continue
             with suppress(FileNotFoundError):
                 found.append((path.stat().st_mtime, path.name))
@@ -84,12 +86,12 @@ class PageStore:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             written = os.writev(descriptor, [header.data, data.data])
+            if written != self._file_bytes:
+                raise OSError(f"Only {written} of {self._file_bytes} bytes were written.")
+            part.replace(path)
         finally:
             os.close(descriptor)
-        if written != self._file_bytes:
-            part.unlink()
-            raise OSError(f"Only {written} of {self._file_bytes} bytes of a KV page were written.")
-        part.replace(path)
+            part.unlink(missing_ok=True)
         with self._lock:
             self._keys[key] = None
             self._make_room()

@@ -94,7 +94,9 @@ class PrefixCache:
                 break
             node, length = child, length + PAGE_TOKENS
             _hold(child, found, pages)
-        piece = tuple(tokens[length : min(length + PAGE_TOKENS, usable)])
+        # Never the whole page, though another owner may have it: the sequence copies it when it
+        # writes the next token, so that no page is in the tree twice.
+        piece = tuple(tokens[length : min(length + PAGE_TOKENS - 1, usable)])
         if not node.children:
             self._load_end(node, principal, length, public, piece)
         partial, same = self._partial(node, principal, length, public, piece)
@@ -158,6 +160,10 @@ class PrefixCache:
             node, index = child, index + 1
         self._touch(reversed(added))
         return node
+
+    def evictable(self) -> int:
+        """How many pages `evict` could give back at most."""
+        return sum(1 for n in self._recent if n.page is not None and n.page.references == 1)
 
     def evict(self, count: int) -> int:
         """Give up to `count` pages back, the least recently used first.

@@ -44,6 +44,8 @@ _REQUEST_GIVEN_UP = (
 )
 _PATIENCE = 10.0  # seconds in which an engine that lives answers
 _LONGEST_CLOSE = 20.0
+_LONGEST_STALL = 60.0
+_FIRST_PAUSE = 0.25  # seconds, doubled with every failure
 
 
 @dataclass(slots=True)
@@ -105,6 +107,9 @@ class EngineProcess(Streams):
             answer = await asyncio.wait_for(question, _PATIENCE)
         except TimeoutError:
             raise EngineFailedError(f"The engine has not answered for {_PATIENCE:g} s.") from None
+        if answer.stalled_seconds > _LONGEST_STALL and self._process is not None:
+            self._process.kill()  # what it hangs in will not end; its requests go on elsewhere
+            raise EngineFailedError(f"The engine made no step for {answer.stalled_seconds:.0f} s.")
         return replace(answer, restarts=self._restarts)
 
     async def close(self) -> None:
@@ -129,17 +134,21 @@ class EngineProcess(Streams):
         if self._given_up is not None or self._closing:
             raise self._given_up or EngineFailedError("The engine was closed.")
         self._progress[number] = _Progress(request)
-        self._send_request(number)
+        self._send_request(number, resumed=False)
 
     def _cancel(self, number: int) -> None:
         self._progress.pop(number, None)
         self._send({"op": "cancel", "number": number})
 
-    def _send_request(self, number: int) -> None:
+    def _send_request(self, number: int, *, resumed: bool) -> None:
         progress = self._progress[number]
-        request = request_to_json(progress.request)
-        generated = progress.generated
-        self._send({"op": "generate", "number": number, "request": request, "generated": generated})
+        command = {
+            "op": "generate",
+            "number": number,
+            "request": request_to_json(progress.request),
+            "resumed": progress.generated if resumed else None,
+        }
+        self._send(command)
 
     def _send(self, message: object) -> None:
         # While there is no process, nothing needs to be sent: a new one gets all that is open.
@@ -172,18 +181,20 @@ class EngineProcess(Streams):
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Pass on what the process says; when it dies, see to another one."""
-        while True:
-            message = await _read(reader)
-            if message is not None:
-                self._hear(message)
-                continue
-            await self._reap()
-            if self._closing:
-                return
-            new_reader = await self._restart()
-            if new_reader is None:
-                return
-            reader = new_reader
+        try:
+            listening: asyncio.StreamReader | None = reader
+            while listening is not None:
+                message = await _read(listening)
+                if message is not None:
+                    self._hear(message)
+                    continue
+                await self._reap()
+                if self._closing:
+                    return
+                listening = await self._restart()
+        finally:
+            if not self._closing and self._given_up is None:
+                self._give_up(EngineFailedError("The engine's process cannot be watched any more."))
 
     def _hear(self, message: Any) -> None:
         if isinstance(message, list):
@@ -212,34 +223,46 @@ class EngineProcess(Streams):
 
     async def _restart(self) -> asyncio.StreamReader | None:
         """Start another process and give it all that is open; None if that is hopeless."""
-        now = time.monotonic()
-        self._failures.append(now)
-        while self._failures and now - self._failures[0] > _FAILURE_WINDOW:
-            self._failures.popleft()
         for number, progress in list(self._progress.items()):
             progress.failures += 1
             if progress.failures >= _MOST_FAILURES_OF_REQUEST:
                 del self._progress[number]
                 self._deliver([(number, EngineFailedError(_REQUEST_GIVEN_UP))])
-        failure: EngineFailedError | None = None
-        if len(self._failures) <= _MOST_FAILURES:
-            _log.warning("The engine's process ended; starting another one.")
+        reason = ""
+        while self._may_try_again():
+            _log.warning("The engine's process ended; starting another one.%s", reason)
             try:
                 reader = await self._spawn()
-            except EngineFailedError as error:
-                failure = error
-            else:
-                self._restarts += 1
-                for number in list(self._progress):
-                    self._send_request(number)
-                return reader
-        self._given_up = failure or EngineFailedError(
-            f"The engine's process ended {len(self._failures)} times within "
-            f"{_FAILURE_WINDOW:g} s, and is not started again."
+            except (EngineFailedError, OSError) as error:
+                # Often there is no memory just now: what took it from the engine has it still.
+                reason = f" The last attempt failed: {error}"
+                await asyncio.sleep(_FIRST_PAUSE * 2 ** len(self._failures))
+                continue
+            self._restarts += 1
+            for number in list(self._progress):
+                self._send_request(number, resumed=True)
+            return reader
+        self._give_up(
+            EngineFailedError(
+                f"The engine's process ended {len(self._failures)} times within "
+                f"{_FAILURE_WINDOW:g} s, and is not started again.{reason}"
+            )
         )
-        _log.error("%s", self._given_up)
-        self._fail_all(self._given_up)
         return None
+
+    def _may_try_again(self) -> bool:
+        """Count a failure, and say whether there were not too many of late."""
+        now = time.monotonic()
+        self._failures.append(now)
+        while now - self._failures[0] > _FAILURE_WINDOW:
+            self._failures.popleft()
+        return len(self._failures) <= _MOST_FAILURES and not self._closing
+
+    def _give_up(self, error: EngineFailedError) -> None:
+        self._given_up = error
+        _log.error("%s", error)
+        self._progress.clear()
+        self._fail_all(error)
 
     async def _reap(self) -> None:
         """The process is gone, or must go."""
@@ -263,7 +286,7 @@ async def _read(reader: asyncio.StreamReader) -> Any:
     """The next message, or None at the end."""
     try:
         text = await reader.readline()
-    except ConnectionError:
+    except (ConnectionError, ValueError):  # the latter: a line without an end
         return None
     return json.loads(text) if text.endswith(b"\n") else None
 

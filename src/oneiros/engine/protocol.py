@@ -1,6 +1,6 @@
 """Messages between a server and its engine's process: one line of JSON each.
 
-To the engine: {"op": "generate", "number", "request", "generated"}, {"op": "cancel", "number"},
+To the engine: {"op": "generate", "number", "request", "resumed"}, {"op": "cancel", "number"},
 {"op": "statistics"}, {"op": "close"}. From it: {"ready": ...} once, then lists of answers
 [number, kind, ...] after each step, and {"statistics": ...}.
 """

@@ -115,7 +115,8 @@ class EngineStatistics:
     accepted_tokens: int = 0
     steps: int = 0
     rows: int = 0  # tokens computed in all steps: rows / steps is the mean batch
-    busy_seconds: float = 0.0  # in steps, sampling included
+    busy_seconds: float = 0.0  # computing steps and drawing tokens
     idle_seconds: float = 0.0  # with nothing to do
     preemptions: int = 0
+    stalled_seconds: float = 0.0  # since the last look at what there is to do, while replies run
     restarts: int = 0  # of the engine's process

@@ -54,10 +54,16 @@ class Residency:
         """Whether a step can be made; the prefix cache gives up pages for it."""
         return self._find(sum(w.sequence.pages_missing(len(w.tokens)) for w in work))
 
-    def has_room_for(self, request: ActiveRequest) -> bool:
-        """Whether all tokens of a request that has no sequence would fit now, and one more."""
+    def has_room_for(self, request: ActiveRequest, others: Items[ActiveRequest]) -> bool:
+        """Whether all tokens of a request that has no sequence would fit, and one more.
+
+        Pages that `others` will need for prompts that they have not read yet are theirs.
+        """
         asked = request.request
-        pages = request.length // PAGE_TOKENS + 2
+        promised = sum(
+            max(0, _pages_of(r) - len(r.sequence.pages)) for r in others if r.sequence is not None
+        )
+        pages = _pages_of(request) + promised
         if request.parked is None and self._limit - self._engine.pool.used < pages:
             pages -= self._cache.count(request.pending, asked.principal, asked.public_prefix)
         return self._find(pages)
@@ -79,7 +85,7 @@ class Residency:
         path = self._spool / f"{request.number}.sequence"
         try:
             self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-            request.sequence.save(path)
+            request.sequence.save(path, durable=False)
         except OSError as error:
             path.unlink(missing_ok=True)
             raise NotEnoughMemoryError(
@@ -124,6 +130,14 @@ class Residency:
 
     def _find(self, pages: int) -> bool:
         free = self._limit - self._engine.pool.used
-        if free < pages:
-            free += self._cache.evict(pages - free + _SPARE_PAGES)
-        return free >= pages
+        if free >= pages:
+            return True
+        if free + self._cache.evictable() < pages:
+            return False  # and nothing is given up in vain
+        self._cache.evict(pages - free + _SPARE_PAGES)
+        return True
+
+
+def _pages_of(request: ActiveRequest) -> int:
+    """Pages for all that a request has so far and a token more, one of them to copy to."""
+    return request.length // PAGE_TOKENS + 2

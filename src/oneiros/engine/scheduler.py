@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from oneiros.engine.active_request import ActiveRequest
+from oneiros.engine.active_request import ActiveRequest, constraint_result
 from oneiros.engine.constraint import Constraint, ConstraintCompiler
 from oneiros.engine.engine import Engine, Work
 from oneiros.engine.library import PAGE_TOKENS
@@ -92,8 +92,11 @@ class Scheduler:
         self._emit = emit
         self._cache = PrefixCache(engine, store)
         self._residency = Residency(engine, self._cache, settings.kv_memory, settings.spool)
-        self._threads = ThreadPoolExecutor(2, "oneiros-scheduler")
-        self._writing = WriteBehind(self._cache, store, self._threads)
+        # Apart, because masks are waited for, and the others may take as long as they like.
+        self._compilers = ThreadPoolExecutor(2, "oneiros-constraints")
+        self._masks = ThreadPoolExecutor(1, "oneiros-masks")
+        self._writer = ThreadPoolExecutor(1, "oneiros-pages")
+        self._writing = WriteBehind(self._cache, store, self._writer)
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._waiting: list[ActiveRequest] = []
         self._active: list[ActiveRequest] = []  # with a sequence, or parked
@@ -102,10 +105,13 @@ class Scheduler:
         self._row_seconds = 0.0  # of late, in steps of many tokens
         self._totals: Counter[str] = Counter()
         self._busy = self._idle = 0.0
+        self._looked = time.monotonic()
 
-    def submit(self, number: int, request: GenerationRequest, generated: Items[int] = ()) -> None:
-        """Ask for a reply; `generated` are its first tokens where it goes on after a restart."""
-        self._commands.put(lambda: self._accept(number, request, generated))
+    def submit(
+        self, number: int, request: GenerationRequest, resumed: Items[int] | None = None
+    ) -> None:
+        """Ask for a reply; one that goes on after a restart has `resumed`, its tokens so far."""
+        self._commands.put(lambda: self._accept(number, request, resumed))
 
     def cancel(self, number: int) -> None:
         """End a request and free what it holds; nothing happens if it has ended."""
@@ -128,7 +134,7 @@ class Scheduler:
             page_bytes=pool.page_bytes,
             pages_limit=pool.limit or 0,
             pages_used=len(held),
-            pages_cached=max(0, pool.used - len(held)),
+            pages_cached=len(self._cache),
             pages_stored=0 if self._store is None else len(self._store),
             prompt_tokens=total["prompt"],
             cached_tokens=total["cached"],
@@ -140,19 +146,20 @@ class Scheduler:
             busy_seconds=self._busy,
             idle_seconds=self._idle,
             preemptions=self._residency.preemptions,
+            stalled_seconds=time.monotonic() - self._looked if active else 0.0,
         )
 
     def run(self) -> None:
         """Serve until `close` is called."""
         while self._obey():
-            began = time.perf_counter()
-            if self.step():
-                self._busy += time.perf_counter() - began
+            self._looked = time.monotonic()
+            self.step()
             self._writing.go_on(idle=not self._active)
         for request in (*self._active, *self._waiting):
             self._release(request)
         self._writing.finish()
-        self._threads.shutdown()
+        for threads in (self._compilers, self._masks, self._writer):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._residency.end()
         shutil.rmtree(self._settings.spool, ignore_errors=True)
 
@@ -190,11 +197,12 @@ class Scheduler:
 
     # Requests come and go.
 
-    def _accept(self, number: int, request: GenerationRequest, generated: Items[int]) -> None:
+    def _accept(self, number: int, request: GenerationRequest, resumed: Items[int] | None) -> None:
         own = sum(r.request.principal == request.principal for r in self._waiting)
         most = self._settings.max_waiting
         try:
-            if len(self._waiting) >= most or own >= max(1, most // 2):
+            # What was accepted once is not refused when the engine had to begin anew.
+            if resumed is None and (len(self._waiting) >= most or own >= max(1, most // 2)):
                 raise OverloadedError(
                     f"{len(self._waiting)} requests wait already, {own} of them of this principal. "
                     "Try again later."
@@ -206,13 +214,15 @@ class Scheduler:
         compiling: Future[Constraint] | None = None
         if request.constraint is not None:
             # A large schema takes its time, and others' tokens do not wait for it.
-            compiling = self._threads.submit(self._compiler.compile, request.constraint)
+            compiling = self._compilers.submit(self._compiler.compile, request.constraint)
         # Who comes back after a pause has no claim to what was not taken meanwhile.
         present = {r.request.principal for r in (*self._active, *self._waiting)}
-        if present and request.principal not in present:
+        if not present:
+            self._served.clear()  # nobody has waited for anybody
+        elif request.principal not in present:
             least = min(self._served[name] for name in present)
             self._served[request.principal] = max(self._served[request.principal], least)
-        self._waiting.append(ActiveRequest(number, request, generated, compiling))
+        self._waiting.append(ActiveRequest(number, request, resumed or (), compiling))
 
     def _check(self, request: GenerationRequest) -> None:
         length, context = len(request.prompt), self._engine.context
@@ -235,21 +245,28 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Give sequences to those that wait, and back to those that were parked."""
+        ready = sorted((r for r in self._waiting if r.ready), key=self._rank)
         for request in sorted((r for r in self._active if r.parked is not None), key=self._rank):
-            if self._residency.has_room_for(request):
+            if ready and ready[0].request.priority < request.request.priority:
+                break  # it would only have to make room again
+            if self._residency.has_room_for(request, self._active):
                 try:
                     self._residency.unpark(request)
                 except OneirosError as error:
                     self._fail(request, error)
-        for request in sorted((r for r in self._waiting if r.ready), key=self._rank):
-            if len(self._active) >= self._settings.max_active:
+        for request in ready:
+            priority = request.request.priority
+            running = [r for r in self._active if r.sequence is not None]
+            # Those of lower classes are no reason to wait.
+            if sum(r.request.priority <= priority for r in running) >= self._settings.max_active:
                 return
             if any(_reads_prefix_of(r, request) for r in self._active):
                 continue
-            lower = [r for r in self._active if r.request.priority > request.request.priority]
-            while not self._residency.has_room_for(request) and self._park_one_of(lower):
-                pass
-            if self._active and not self._residency.has_room_for(request):
+            lower = [r for r in running if r.request.priority > priority]
+            while not self._residency.has_room_for(request, self._active):
+                if not self._park_one_of(lower):
+                    break
+            if self._active and not self._residency.has_room_for(request, self._active):
                 return
             self._begin(request)
 
@@ -294,10 +311,12 @@ class Scheduler:
         return asked.priority, self._served[asked.principal], request.number
 
     def _choose(self) -> list[tuple[ActiveRequest, Work]]:
-        runnable = sorted((r for r in self._active if r.sequence is not None), key=self._rank)
-        if runnable and self._totals["steps"] % _OTHERS_EVERY:
-            first = runnable[0].request.priority
-            runnable = [r for r in runnable if r.request.priority == first]
+        running = sorted((r for r in self._active if r.sequence is not None), key=self._rank)
+        first = running[0].request.priority if running else 0
+        runnable = [r for r in running if r.request.priority == first]
+        if self._totals["steps"] % _OTHERS_EVERY == 0:
+            others = [r for r in running if r.request.priority != first]
+            runnable = sorted(others, key=lambda r: self._rank(r)[1:]) + runnable
         decoding = [r for r in runnable if r.decoding][: self._settings.max_batch]
         drafts = max(0, _ROWS_WITH_DRAFTS - len(decoding)) // max(1, len(decoding))
         chosen = [(r, r.work(_LARGEST_PIECE, drafts)) for r in decoding]
@@ -340,7 +359,7 @@ class Scheduler:
 
     def _compute(self, chosen: list[tuple[ActiveRequest, Work]]) -> None:
         masks = {
-            r.number: self._threads.submit(r.constraint.compute_mask)
+            r.number: self._masks.submit(r.constraint.compute_mask)
             for r, work in chosen
             if r.constraint is not None and r.draws_after(work)
         }
@@ -356,7 +375,7 @@ class Scheduler:
             self._served[request.request.principal] += len(work.tokens)
             try:
                 if request.number in masks:
-                    masks[request.number].result()
+                    constraint_result(masks[request.number])
                 outputs = request.advance(work, logits)
             except OneirosError as error:
                 self._fail(request, error)
@@ -367,6 +386,7 @@ class Scheduler:
                 self._release(request)
             else:
                 self._residency.share(request)
+        self._busy += time.perf_counter() - began
 
     def _count(self, outputs: list[Output]) -> None:
         for output in outputs:

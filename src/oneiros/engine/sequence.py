@@ -118,8 +118,10 @@ class Sequence:
         """Give the pages back now; the sequence is empty afterwards."""
         self.truncate(0)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, durable: bool = True) -> None:
         """Write tokens, keys and values to a file, replacing it as a whole.
+
+        `durable` waits until a power failure cannot lose it.
 
         Only the engine that made them can use keys and values: the file names the model, the
         kernel version and the arithmetic.
@@ -131,8 +133,9 @@ class Sequence:
             file.write(json.dumps(header).encode() + b"\n")
             for page in self._pages[: -(-len(self.tokens) // PAGE_TOKENS)]:
                 file.write(page.data.data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
 
     @staticmethod

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +31,8 @@ from oneiros.model.folders import cache_folder
 from oneiros.model.parameters import open_parameters
 from oneiros.model.tokenizer import load_tokenizer
 
+_LONGEST_END = 15.0  # seconds
+_UNUSED_DAYS = 14
 _LARGEST_DEFAULT_KV = 4 << 30
 _LARGEST_DEFAULT_STORE = 4 << 30
 
@@ -69,6 +72,9 @@ def open_store(engine: Engine, settings: EngineSettings) -> PageStore | None:
         return None
     folder = page_folder(cache_folder() / "kv", engine)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for other in folder.parent.iterdir():  # of models and kernels that are not used any more
+        if other != folder and time.time() - other.stat().st_mtime > _UNUSED_DAYS * 86400:
+            shutil.rmtree(other, ignore_errors=True)
     if limit is None:
         limit = min(_LARGEST_DEFAULT_STORE, shutil.disk_usage(folder).free // 10)
     return PageStore(folder, engine.pool.page_bytes, limit)
@@ -125,13 +131,17 @@ def _obey(commands: IO[bytes], scheduler: Scheduler, send: Callable[[object], No
         match command["op"]:
             case "generate":
                 request = request_from_json(command["request"])
-                scheduler.submit(command["number"], request, command["generated"])
+                scheduler.submit(command["number"], request, command["resumed"])
             case "cancel":
                 scheduler.cancel(command["number"])
             case "statistics":
                 send({"statistics": asdict(scheduler.statistics())})
             case "close":
                 break
+    # Even where a thread hangs in foreign code, the engine does not outlive its server.
+    patience = threading.Timer(_LONGEST_END, os._exit, (1,))
+    patience.daemon = True
+    patience.start()
     scheduler.close()
 
 
