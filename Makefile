@@ -25,7 +25,7 @@ run: setup ## set up what is missing and chat with the default model
 
 setup: $(STAMPS)/package kernels model ## environment, dependencies, C kernels, default models
 
-dev: setup $(STAMPS)/dev
+dev: setup $(STAMPS)/dev $(STAMPS)/train
 
 kernels: $(KERNELS) ## build the C kernels (only what changed)
 
@@ -44,7 +44,7 @@ test: dev ## the default tests
 test-long: dev large-models $(PEERS)/stamp ## every test: more seeds, more formats, larger models (hours)
 	$(BIN)/python -m pytest -q -m "long or not long"
 
-lint: $(STAMPS)/package $(STAMPS)/dev ## ruff and mypy
+lint: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/train ## ruff and mypy
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/mypy
@@ -77,6 +77,13 @@ $(STAMPS)/package: $(STAMPS)/runtime pyproject.toml
 $(STAMPS)/dev: $(STAMPS)/runtime requirements/dev.txt
 	@echo "Installing the locked development tools"
 	@$(PIP) install -r requirements/dev.txt
+	@touch $@
+
+# torch comes first and by itself: machines offer different builds of it under one version.
+$(STAMPS)/train: $(STAMPS)/dev requirements/train-constraints.txt requirements/train.txt
+	@echo "Installing torch and what training needs"
+	@$(PIP) install -r requirements/train-constraints.txt
+	@$(PIP) install -r requirements/train.txt
 	@touch $@
 
 # CMake is the one from the environment: bare machines have none, or an old one.

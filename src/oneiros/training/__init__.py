@@ -1,1 +1,1 @@
-"""Making models: token shards, pre-training, fine-tuning. The only room that imports torch."""
+"""Training: text, tokenizer, base model, assistant. The only room that imports torch."""
