@@ -57,7 +57,7 @@ _MATRICES_AT_THE_ENDS = ("token_embd.weight", "output.weight")
 _FOUR_BITS = (TensorType.Q4_0, TensorType.Q4_1)
 
 # Files of a folder that are not weights, taken over as they are.
-_COMPANIONS = (
+COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -168,7 +168,7 @@ def _write_folder(
     tensor_type: TensorType | None,
     progress: Progress | None,
 ) -> None:
-    architecture = _folder_architecture(parameters)
+    architecture = folder_architecture(parameters)
     tensors = [
         _converted(tensor, parameters.architecture, False, _folder_type(tensor, tensor_type))
         for name, tensor in parameters.tensors.items()
@@ -181,10 +181,10 @@ def _write_folder(
     ]
     with replacing_folder(destination) as folder:
         if parameters.path.is_dir():
-            for name in _COMPANIONS:
+            for name in COMPANIONS:
                 if (parameters.path / name).is_file():
                     shutil.copyfile(parameters.path / name, folder / name)
-            _write_json(folder / CONFIG, _retyped(parameters.metadata, dtype))
+            write_json(folder / CONFIG, _retyped(parameters.metadata, dtype))
         else:
             template = parameters.metadata.get("tokenizer.chat_template")
             vocabulary = load_tokenizer(parameters).vocabulary
@@ -192,11 +192,12 @@ def _write_folder(
             config = config_from_architecture(architecture, dtype)
             config |= files["generation_config.json"]
             for name, content in (files | {CONFIG: config}).items():
-                _write_json(folder / name, content)
+                write_json(folder / name, content)
         write_safetensors(folder / WEIGHTS, named, {"format": "pt"}, progress=progress)
 
 
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON file as folders have it."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -292,8 +293,12 @@ def _pieces(
 # --- tokenizer and rotary scaling ------------------------------------------------------------
 
 
-def _folder_architecture(parameters: Parameters) -> Architecture:
-    """The architecture with frequency divisors, if a GGUF file has them, as a named scaling."""
+def folder_architecture(parameters: Parameters) -> Architecture:
+    """The architecture with frequency divisors, if a GGUF file has them, as a named scaling.
+
+    Raises:
+        UnsupportedModelError: there is no name for what they do.
+    """
     architecture = parameters.architecture
     tensor = parameters.tensors.get(_ROPE_FACTORS)
     if tensor is None:

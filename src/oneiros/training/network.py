@@ -283,9 +283,10 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
     queries, keys = queries.to(values.dtype), keys.to(values.dtype)
     shared = queries.shape[1] != keys.shape[1]
     if isinstance(mask, BlockMask):
-        flexible = _compiled_attention() if queries.is_cuda else flex_attention
-        mixed = flexible(queries, keys, values, block_mask=mask, enable_gqa=shared)
-        return cast(Tensor, mixed)
+        flexible: Callable[..., Any] = flex_attention
+        if queries.is_cuda:
+            flexible = _compiled_attention()
+        return cast(Tensor, flexible(queries, keys, values, block_mask=mask, enable_gqa=shared))
     return functional.scaled_dot_product_attention(
         queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=shared
     )

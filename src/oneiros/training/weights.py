@@ -18,7 +18,6 @@ from oneiros.model.chat_format import stored_template
 from oneiros.model.convert import COMPANIONS, folder_architecture, row_order, write_json
 from oneiros.model.huggingface import CONFIG, WEIGHTS, folder_name
 from oneiros.model.huggingface_config import config_from_architecture
-from oneiros.model.json_text import read_object
 from oneiros.model.parameters import open_parameters
 from oneiros.model.quantization import quantize
 from oneiros.model.replacement import replacing_folder
@@ -30,7 +29,6 @@ from oneiros.model.tokenizer_files import folder_tokenizer
 from oneiros.training.network import Network, NetworkConfig
 
 TOKENIZER = "tokenizer.json"
-GENERATION = "generation_config.json"
 
 # Parts of our names -> of GGUF's.
 _OUTER_NAMES = {"embedding": "token_embd", "norm": "output_norm", "head": "output"}
@@ -120,8 +118,8 @@ def save_folder(
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise TrainingError(f"{path}: exists already. Choose another name or remove it.")
-    vocabulary, write_tokenizer = _tokenizer(tokenizer)
-    count = len(vocabulary.vocabulary.pieces)
+    opened, write_tokenizer = _tokenizer(tokenizer)
+    count = len(opened.vocabulary.pieces)
     if count > network.config.vocabulary:
         raise TrainingError(
             f"{tokenizer}: has {count:,} tokens, and the network is made for "
@@ -134,11 +132,10 @@ def save_folder(
     with replacing_folder(path) as folder:
         write_tokenizer(folder)
         config = config_from_architecture(network.config.architecture, dtype)
-        if (folder / GENERATION).exists():
-            ids = read_object(folder / GENERATION)
-            # Without these, transformers takes Llama 1's.
-            for key in ("bos_token_id", "eos_token_id"):
-                config[key] = ids.get(key)
+        # Without these, transformers takes Llama 1's.
+        others = opened.end_ids - {opened.eos_id}
+        ends = [end for end in (opened.eos_id, *sorted(others)) if end is not None]
+        config |= {"bos_token_id": opened.bos_id, "eos_token_id": ends or None}
         write_json(folder / CONFIG, config)
         write_safetensors(folder / WEIGHTS, tensors, {"format": "pt"})
 
