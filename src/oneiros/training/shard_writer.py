@@ -17,12 +17,13 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import numpy as np
 
 from oneiros.errors import TrainingError
 from oneiros.model.replacement import replacing_folder
+from oneiros.model.tokenizer import Tokenizer
 from oneiros.training.documents import find_files, read_documents, source_of
 from oneiros.training.shards import MANIFEST, Manifest, Shard
 
@@ -31,26 +32,19 @@ SHARD_TOKENS = 100_000_000
 # A corpus of fewer documents than this gives the ends of its documents for validation.
 _MANY_DOCUMENTS = 100
 
+_GROUP = 1 << 20
 
-class Encoder(Protocol):
-    """What is needed of a tokenizer."""
 
-    @property
-    def vocabulary_size(self) -> int: ...
-    @property
-    def bos_id(self) -> int | None: ...
-    @property
-    def eos_id(self) -> int | None: ...
-    @property
-    def sha256(self) -> str: ...
-    def encode(self, text: str) -> Sequence[int]: ...
+Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+"""Texts -> the ids of each, without added tokens."""
 
 
 def write_shards(
     inputs: Sequence[Path],
-    tokenizer: Encoder,
+    tokenizer: Tokenizer,
     folder: Path,
     *,
+    encode: Encode | None = None,
     validation: float = 0.05,
     shard_tokens: int = SHARD_TOKENS,
     progress: Callable[[int], None] | None = None,
@@ -61,11 +55,12 @@ def write_shards(
 
     Args:
         inputs: files, and folders of them; see `find_files`.
-        tokenizer: encodes the text; needs an eos token.
+        tokenizer: of the model that will be trained; needs an eos token.
         folder: where to; must not exist, or be empty.
+        encode: a faster way to the ids that `tokenizer` gives; see `fast_encoder`.
         validation: the fraction of the text that is set aside, 0 <= validation < 1.
         shard_tokens: a shard ends with the document that reaches this many tokens.
-        progress: called after every document with the bytes of text done so far.
+        progress: called now and then with the bytes of text done so far.
 
     Raises:
         TrainingError: an input cannot be read or is malformed (with its line), there is no text
@@ -84,10 +79,13 @@ def write_shards(
         }
         opening, closing = _boundary_tokens(tokenizer)
         done = 0
-        for split, text in _split(documents, validation):
-            size = len(text.encode())
-            writers[split].add([*opening, *tokenizer.encode(text), closing], size)
-            done += size
+        for group in _grouped(_split(documents, validation)):
+            texts = [text for _, text in group]
+            encoded = encode(texts) if encode else map(tokenizer.encode, texts)
+            for (split, text), ids in zip(group, encoded, strict=True):
+                size = len(text.encode())
+                writers[split].add([*opening, *ids, closing], size)
+                done += size
             if progress is not None:
                 progress(done)
         manifest = Manifest(
@@ -108,7 +106,7 @@ def write_shards(
     return manifest
 
 
-def opening_ids(tokenizer: Encoder) -> list[int]:
+def opening_ids(tokenizer: Tokenizer) -> list[int]:
     """What a document starts with: the bos token, or eos where there is no bos.
 
     Raises:
@@ -117,7 +115,7 @@ def opening_ids(tokenizer: Encoder) -> list[int]:
     return _boundary_tokens(tokenizer)[0]
 
 
-def _boundary_tokens(tokenizer: Encoder) -> tuple[list[int], int]:
+def _boundary_tokens(tokenizer: Tokenizer) -> tuple[list[int], int]:
     if tokenizer.eos_id is None:
         raise TrainingError(
             "The tokenizer has no eos token, which marks the end of a document: give it one in "
@@ -142,6 +140,19 @@ def _split(documents: Iterable[str], validation: float) -> Iterator[tuple[str, s
         digest = hashlib.sha256(text.encode()).digest()
         share = int.from_bytes(digest[:8], "big") / (1 << 64)
         yield ("validation" if share < validation else "train"), text
+
+
+def _grouped(parts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Documents in groups of about `_GROUP` characters, which are encoded together."""
+    group, size = [], 0
+    for split, text in parts:
+        group.append((split, text))
+        size += len(text)
+        if size >= _GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _cut(text: str, validation: float) -> int:

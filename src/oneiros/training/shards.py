@@ -185,13 +185,14 @@ class Batches:
 
     def batch(self, step: int, rows: slice = slice(None)) -> Batch:
         """The batch of a step, or some of its rows."""
-        numbers = np.arange(step * self._rows, (step + 1) * self._rows)[rows]
+        return self._stream.windows(self.begins(step)[rows], self._context)
+
+    def begins(self, step: int) -> NDArray[np.int64]:
+        """Where in the stream the windows of a step begin, (rows,)."""
+        numbers = np.arange(step * self._rows, (step + 1) * self._rows)
         epochs, places = np.divmod(numbers, self.windows_per_epoch)
-        begins = [
-            self._order(epoch)[place]
-            for epoch, place in zip(epochs.tolist(), places.tolist(), strict=True)
-        ]
-        return self._stream.windows(np.array(begins, np.int64), self._context)
+        pairs = zip(epochs.tolist(), places.tolist(), strict=True)
+        return np.array([self._order(epoch)[place] for epoch, place in pairs], np.int64)
 
     def epoch(self, step: int) -> float:
         """How often all of the data has been seen before this step."""
