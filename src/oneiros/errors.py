@@ -77,10 +77,6 @@ class ReplyTimeoutError(OneirosError):
     """A reply was not complete in the time it was given."""
 
 
-class TrainingError(OneirosError):
-    """Training cannot start or go on: its data, its settings, its run folder or its numbers."""
-
-
 class RemoteError(OneirosError):
     """An endpoint could not be reached, refused a request, or broke off its answer.
 

@@ -22,7 +22,23 @@ from oneiros.training.shard_writer import write_shards
 from oneiros.training.shards import Corpus, open_shards
 
 CPU = Processes(torch.device("cpu"))
-WORDS = ["the", "cat", "dog", "sees", "a", "red", "house", "runs", "to", "home", "and", "then", "sleeps", ".", ","]
+WORDS = [
+    "the",
+    "cat",
+    "dog",
+    "sees",
+    "a",
+    "red",
+    "house",
+    "runs",
+    "to",
+    "home",
+    "and",
+    "then",
+    "sleeps",
+    ".",
+    ",",
+]
 
 
 def byte_tokenizer() -> Tokenizer:

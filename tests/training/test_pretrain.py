@@ -44,8 +44,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def plain_losses(corpus: Corpus, steps: int) -> list[float]:
     """What training is, in forty lines of plain PyTorch."""
     torch.set_num_threads(1)
-    shape = dict(heads=4, kv_heads=2, head_dim=8, ffn_width=48, context=32, qk_norm=True)
-    network = Network(NetworkConfig(vocabulary=257, layers=2, width=32, **shape))
+    sizes = {"vocabulary": 257, "layers": 2, "width": 32, "ffn_width": 48, "context": 32}
+    network = Network(NetworkConfig(**sizes, heads=4, kv_heads=2, head_dim=8, qk_norm=True))
     network.initialise(seed=1)
     embedding, *inner = [p for p in network.parameters() if p.ndim == 2]
     vectors = [p for p in network.parameters() if p.ndim == 1]

@@ -21,6 +21,7 @@ from oneiros.training.checkpoint import (
     checkpoint_path,
     checkpoints,
     load_checkpoint,
+    remove_leftovers,
     save_checkpoint,
 )
 from oneiros.training.pretrain import build_learner
@@ -165,6 +166,8 @@ def test_a_writer_that_is_killed_leaves_the_last_checkpoint_whole(
     assert os.WTERMSIG(status) == signal.SIGXFSZ
     assert checkpoints(tmp_path) == [checkpoint_path(tmp_path, 1)]
     assert checkpoint_path(tmp_path, 1).read_bytes() == content
+    remove_leftovers(tmp_path)
+    assert [*tmp_path.iterdir()] == [checkpoint_path(tmp_path, 1)]
 
 
 def test_a_checkpoint_of_another_network_is_refused(learner: Learner, tmp_path: Path) -> None:

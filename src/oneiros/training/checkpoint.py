@@ -49,6 +49,12 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed writer left behind: files that never got their name."""
+    for file in folder.glob(".step-*"):
+        file.unlink()
+
+
 def save_checkpoint(
     folder: Path, network: nn.Module, optimizer: Optimizer, progress: Progress, processes: Processes
 ) -> None:
@@ -80,7 +86,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer) -> Pro
         TrainingError: it belongs to another network.
     """
     file = read_safetensors(path)
-    expected = {f"network.{name}": p for name, p in network.named_parameters()}
+    expected: dict[str, Tensor] = {f"network.{name}": p for name, p in network.named_parameters()}
     expected |= {f"optimizer.{name}": state for name, state in optimizer.state.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     if {name: tensor.shape for name, tensor in file.tensors.items()} != shapes:

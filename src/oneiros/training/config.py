@@ -201,12 +201,14 @@ def _batch_rows(tokens: float, context: int, processes: int) -> int:
     return math.ceil(rows / processes) * processes
 
 
+# fmt: off
 _POSITIVE = (
-    "depth width heads kv_heads head_dim ffn_width vocabulary context steps batch micro_batch clip "
-    "matrix_rate embedding_rate vector_rate evaluate_every evaluation_rows dream_every "
-    "checkpoint_every"
-).split()
-_NOT_NEGATIVE = "warmup decay final_rate matrix_decay dream_tokens seed".split()
+    "depth", "width", "heads", "kv_heads", "head_dim", "ffn_width", "vocabulary", "context",
+    "steps", "batch", "micro_batch", "matrix_rate", "embedding_rate", "vector_rate", "clip",
+    "evaluate_every", "evaluation_rows", "dream_every", "checkpoint_every",
+)
+# fmt: on
+_NOT_NEGATIVE = ("warmup", "decay", "final_rate", "matrix_decay", "dream_tokens", "seed")
 
 
 def _check(config: PretrainConfig, processes: int) -> None:

@@ -19,6 +19,7 @@ def dream(
     *,
     tokens: int,
     context: int,
+    vocabulary: int | None = None,
     end: int | None = None,
     seed: int = 0,
     temperature: float = TEMPERATURE,
@@ -34,6 +35,7 @@ def dream(
         start: ids, at least one.
         tokens: to sample at most.
         context: ids that the network is shown at most: the latest.
+        vocabulary: of the tokenizer: rows beyond it are padding. None: there is no padding.
         end: the id that ends the dream.
         seed: the same seed and weights give the same dream.
         temperature: above 0; lower is likelier.
@@ -52,7 +54,8 @@ def dream(
         with autocast:
             # Not the compiled forward: that would be compiled again for every length.
             logits = learner.network(torch.tensor([ids[-context:]], device=device), None)
-        likeliest = logits[0, -1].float().cpu().topk(min(top_k, logits.shape[-1]))
+        scores = logits[0, -1, :vocabulary].float().cpu()
+        likeliest = scores.topk(min(top_k, len(scores)))
         chances = torch.softmax(likeliest.values / temperature, dim=0)
         if not torch.isfinite(chances).all():
             break  # a network that has diverged dreams nothing

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -63,10 +64,10 @@ class Optimizer:
         for name, parameter in self._parameters.items():
             if parameter.ndim == 2 and not is_lookup(name):
                 self._matrices.setdefault(tuple(parameter.shape), []).append(name)
-                moments = ("momentum",)
+                moments = ["momentum"]
             else:
                 (self._embeddings if parameter.ndim == 2 else self._vectors).append(name)
-                moments = ("first", "second")
+                moments = ["first", "second"]
             for moment in moments:
                 self.state[f"{name}.{moment}"] = torch.zeros_like(parameter, requires_grad=False)
 
@@ -134,7 +135,7 @@ def orthogonalized(matrices: Tensor, precision: torch.dtype) -> Tensor:
         The same shape, in `precision`; singular values lie between about 0.7 and 1.2.
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrices.to(precision)
+    x: Tensor = matrices.to(precision)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
@@ -162,7 +163,7 @@ def rate_factor(step: int, steps: int, *, warmup: int, decay: int, final: float)
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, gathered from the processes that hold parts of it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return cast(Tensor, tensor.full_tensor()) if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: Tensor, pattern: Tensor) -> Tensor:

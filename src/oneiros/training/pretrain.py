@@ -23,6 +23,7 @@ from oneiros.training.checkpoint import (
     Progress,
     checkpoints,
     load_checkpoint,
+    remove_leftovers,
     save_checkpoint,
 )
 from oneiros.training.config import PretrainConfig
@@ -85,6 +86,7 @@ def pretrain(
     learner = build_learner(config, processes)
     start = _resume(run, corpus, learner)
     if processes.first:
+        remove_leftovers(run.checkpoints)
         run.rewind(start.step)
     processes.wait()
     pace = Pace(config, processes, learner.precision, start.seconds)
@@ -113,6 +115,7 @@ def pretrain(
                 opening_ids(tokenizer),
                 tokens=config.dream_tokens,
                 context=config.context,
+                vocabulary=tokenizer.vocabulary_size,
                 end=tokenizer.eos_id,
                 seed=config.seed,
             )
@@ -254,7 +257,7 @@ def noticed_signals() -> Iterator[threading.Event]:
     Signals reach only a program's main thread; elsewhere nothing is noticed.
     """
     stopping = threading.Event()
-    before = {}
+    before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def notice(number: int, frame: FrameType | None) -> None:
         stopping.set()

@@ -1,18 +1,16 @@
 """The run folder: everything about one training run, readable without Oneiros.
 
-    config.json     the settings, the data's and the tokenizer's hashes, versions
-    metrics.jsonl   one record for each step, evaluation, dream, checkpoint and remark
-    data/           the token shards, if the run made them
-    tokenizer/      tokenizer.json and its settings
-    checkpoints/    the latest ones
-    model/          the result as a Hugging Face folder
-    *.png report.md curves, and what there is to say about the run
+config.json     the settings, the data's and the tokenizer's hashes, versions
+metrics.jsonl   one record for each step, evaluation, dream, checkpoint and remark
+data/           the token shards, if the run made them
+checkpoints/    the latest ones
+model/          the result as a Hugging Face folder
+*.png report.md curves, and what there is to say about the run
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,8 +19,6 @@ from oneiros.errors import ModelFileError, TrainingError
 from oneiros.model.json_text import read_object
 from oneiros.model.replacement import replacing_file
 from oneiros.training.events import Event, from_record, to_record
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
 
 class RunFolder:
@@ -33,7 +29,6 @@ class RunFolder:
         self.config = path / "config.json"
         self.metrics = path / "metrics.jsonl"
         self.data = path / "data"
-        self.tokenizer = path / "tokenizer"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.report = path / "report.md"
@@ -52,10 +47,11 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError(f"{self.path}: is a file; name a folder for the run.")
-        known = {self.data.name, self.tokenizer.name}
-        if not self.begun and self.path.is_dir():
-            if any(entry.name not in known and entry.name[0] != "." for entry in self.path.iterdir()):
-                raise TrainingError(f"{self.path}: holds other files, and no run. Choose another.")
+        if self.begun or not self.path.is_dir():
+            return
+        names = {entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")}
+        if names - {self.data.name}:  # shards that were made before the run could begin
+            raise TrainingError(f"{self.path}: holds other files, and no run. Choose another.")
 
     def write_config(self, values: dict[str, Any]) -> None:
         """Write config.json.
@@ -76,14 +72,6 @@ class RunFolder:
             return read_object(self.config)
         except ModelFileError as error:
             raise TrainingError(f"{self.path}: holds no run that could go on: {error}") from error
-
-    def keep_tokenizer(self, source: Path) -> None:
-        """Copy a tokenizer's files (`source` is their folder, or its tokenizer.json)."""
-        folder = source if source.is_dir() else source.parent
-        self.tokenizer.mkdir(parents=True, exist_ok=True)
-        for name in _TOKENIZER_FILES:
-            if (folder / name).is_file() and folder.resolve() != self.tokenizer.resolve():
-                shutil.copyfile(folder / name, self.tokenizer / name)
 
     def events(self) -> Iterator[Event]:
         """All that happened, from metrics.jsonl; a last line that was cut off is left out.

@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BufferedRandom
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from oneiros.model.replacement import replacing_folder
 from oneiros.model.tokenizer import Tokenizer
 from oneiros.training.documents import find_files, read_documents, source_of
 from oneiros.training.shards import MANIFEST, Manifest, Shard
+from oneiros.training.tokenizer import fast_encoder
 
 SHARD_TOKENS = 100_000_000
 
@@ -35,16 +36,11 @@ _MANY_DOCUMENTS = 100
 _GROUP = 1 << 20
 
 
-Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
-"""Texts -> the ids of each, without added tokens."""
-
-
 def write_shards(
     inputs: Sequence[Path],
     tokenizer: Tokenizer,
     folder: Path,
     *,
-    encode: Encode | None = None,
     validation: float = 0.05,
     shard_tokens: int = SHARD_TOKENS,
     progress: Callable[[int], None] | None = None,
@@ -57,7 +53,6 @@ def write_shards(
         inputs: files, and folders of them; see `find_files`.
         tokenizer: of the model that will be trained; needs an eos token.
         folder: where to; must not exist, or be empty.
-        encode: a faster way to the ids that `tokenizer` gives; see `fast_encoder`.
         validation: the fraction of the text that is set aside, 0 <= validation < 1.
         shard_tokens: a shard ends with the document that reaches this many tokens.
         progress: called now and then with the bytes of text done so far.
@@ -78,11 +73,11 @@ def write_shards(
             for split in ("train", "validation")
         }
         opening, closing = _boundary_tokens(tokenizer)
+        encode = fast_encoder(tokenizer)
         done = 0
         for group in _grouped(_split(documents, validation)):
             texts = [text for _, text in group]
-            encoded = encode(texts) if encode else map(tokenizer.encode, texts)
-            for (split, text), ids in zip(group, encoded, strict=True):
+            for (split, text), ids in zip(group, encode(texts), strict=True):
                 size = len(text.encode())
                 writers[split].add([*opening, *ids, closing], size)
                 done += size
@@ -169,7 +164,7 @@ class _SplitWriter:
         self._folder, self._split, self._limit = folder, split, shard_tokens
         self._element = np.dtype(dtype).newbyteorder("<")
         self._shards: list[Shard] = []
-        self._file: BinaryIO | None = None
+        self._file: BufferedRandom | None = None
         self._starts: list[int] = []
         self._tokens = self._bytes = 0
 
@@ -195,12 +190,10 @@ class _SplitWriter:
     def _name(self) -> str:
         return f"{self._split}-{len(self._shards):05d}"
 
-    def _finish(self, file: BinaryIO) -> None:
+    def _finish(self, file: BufferedRandom) -> None:
         with file:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         np.array(self._starts, "<u8").tofile(self._folder / f"{self._name}.index")
-        self._shards.append(
-            Shard(self._name, self._tokens, len(self._starts), self._bytes, digest)
-        )
+        self._shards.append(Shard(self._name, self._tokens, len(self._starts), self._bytes, digest))
         self._file = None

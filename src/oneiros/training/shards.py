@@ -58,7 +58,9 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """Identifies the training and validation tokens: SHA-256 over the shards' own."""
-        hashes = {split: [shard.sha256 for shard in shards] for split, shards in self.splits.items()}
+        hashes = {
+            split: [shard.sha256 for shard in shards] for split, shards in self.splits.items()
+        }
         return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:

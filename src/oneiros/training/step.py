@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oneiros.errors import TrainingError
+from oneiros.training.network import Network
 from oneiros.training.optimizer import Optimizer, whole
 from oneiros.training.processes import Processes
 from oneiros.training.shards import IGNORED, Batch
@@ -27,7 +28,7 @@ Forward = Callable[[Tensor, Tensor | None], Tensor]
 class Learner:
     """A network that learns, with what it takes."""
 
-    network: nn.Module
+    network: Network
     forward: Forward  # the network, compiled if that is wanted
     optimizer: Optimizer
     processes: Processes
@@ -95,9 +96,7 @@ def train_step(learner: Learner, batch: Batch, factor: float) -> Step:
 
 def rows_of(batch: Batch, begin: int, end: int) -> Batch:
     """Some rows of a batch."""
-    return Batch(
-        batch.tokens[begin:end], batch.targets[begin:end], batch.documents[begin:end]
-    )
+    return Batch(batch.tokens[begin:end], batch.targets[begin:end], batch.documents[begin:end])
 
 
 def _accumulate_within_memory(learner: Learner, batch: Batch, targets: float) -> float:
@@ -124,7 +123,7 @@ def _accumulate(learner: Learner, batch: Batch, targets: float) -> float:
         part = rows_of(batch, begin, begin + learner.micro_batch)
         loss = summed_loss(learner, part) / targets
         # FSDP2 averages gradients over the processes; what is wanted is their sum.
-        (loss * learner.processes.count).backward()
+        torch.autograd.backward(loss * learner.processes.count)
         total += loss.detach()
     return float(total)
 
