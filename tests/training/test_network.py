@@ -243,7 +243,7 @@ def test_a_tokenizer_with_more_tokens_than_the_network_is_refused(tokenizer_fold
 
 
 def test_nothing_is_overwritten(tokenizer_folder, tmp_path):
-    with pytest.raises(TrainingError, match="exists already"):
+    with pytest.raises(ModelFileError, match="exists already"):
         save_folder(Network(tiny), tokenizer_folder, tokenizer=tokenizer_folder)
 
 

@@ -20,7 +20,7 @@ from oneiros.model.huggingface import CONFIG, WEIGHTS, folder_name
 from oneiros.model.huggingface_config import config_from_architecture
 from oneiros.model.parameters import open_parameters
 from oneiros.model.quantization import quantize
-from oneiros.model.replacement import replacing_folder
+from oneiros.model.replacement import refuse_existing, replacing_folder
 from oneiros.model.safetensors import write_safetensors
 from oneiros.model.tensor import PendingTensor
 from oneiros.model.tensor_types import TensorType
@@ -112,12 +112,11 @@ def save_folder(
             they are spread over processes).
 
     Raises:
-        TrainingError: `path` holds something, or the tokenizer does not fit the network.
-        ModelFileError: the tokenizer cannot be read, the folder cannot be written, or a weight is
-            too large for `dtype`.
+        TrainingError: the tokenizer does not fit the network.
+        ModelFileError: the tokenizer cannot be read, `path` holds something already or cannot be
+            written, or a weight is too large for `dtype`.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise TrainingError(f"{path}: exists already. Choose another name or remove it.")
+    refuse_existing(path)
     opened, write_tokenizer = _tokenizer(tokenizer)
     count = len(opened.vocabulary.pieces)
     if count > network.config.vocabulary:
