@@ -75,6 +75,7 @@ def convert(
     destination: Path,
     *,
     tensor_type: TensorType | None = None,
+    name: str | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write a model in another form, with its tokenizer and chat template.
@@ -89,6 +90,7 @@ def convert(
             (an empty folder may).
         tensor_type: of the matrices: one of `GGUF_TYPES` or `FOLDER_TYPES`. Left out, they stay
             as they are, and what a folder cannot hold becomes F16.
+        name: what a GGUF file that is made from a folder calls the model; default: the folder's.
         progress: called after every piece.
 
     Raises:
@@ -112,7 +114,7 @@ def convert(
         raise ModelFileError(f"{destination.parent}: no such folder to write into.")
     parameters = open_parameters(source)
     if to_gguf:
-        _write_file(parameters, destination, tensor_type, progress)
+        _write_file(parameters, destination, tensor_type, name, progress)
     else:
         _write_folder(parameters, destination, tensor_type, progress)
 
@@ -125,6 +127,7 @@ def _write_file(
     parameters: Parameters,
     destination: Path,
     tensor_type: TensorType | None,
+    name: str | None,
     progress: Progress | None,
 ) -> None:
     architecture = parameters.architecture
@@ -138,7 +141,7 @@ def _write_file(
         for tensor in parameters.tensors.values()
     ]
     if parameters.path.is_dir():
-        metadata = _file_metadata(parameters)
+        metadata = _file_metadata(parameters, name or parameters.path.absolute().name)
         scaling = architecture.rope_scaling
         if scaling is not None and scaling.kind == "llama3":
             factors = scaling_factors(scaling, base_frequencies(architecture)).astype(np.float32)
@@ -152,12 +155,12 @@ def _write_file(
     write_gguf(destination, metadata, tensors, progress=progress)
 
 
-def _file_metadata(parameters: Parameters) -> dict[str, object]:
+def _file_metadata(parameters: Parameters, name: str) -> dict[str, object]:
     vocabulary = load_tokenizer(parameters).vocabulary
     rows = parameters.architecture.vocabulary
     return (
         gguf_metadata(parameters.architecture)
-        | {"general.type": "model", "general.name": parameters.path.absolute().name}
+        | {"general.type": "model", "general.name": name}
         | gguf_tokenizer(vocabulary, rows, stored_template(parameters))
     )
 
