@@ -45,8 +45,10 @@ def byte_tokenizer() -> Tokenizer:
     """One token for each byte, and one that begins and ends documents."""
     pieces = [*sorted(ByteLevel.alphabet()), "<|end|>"]
     kinds = [*[TokenKind.NORMAL] * 256, TokenKind.CONTROL]
+    to_alphabet = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    to_alphabet["trim_offsets"] = False
     return Tokenizer(
-        Vocabulary(pieces, kinds, [], True, None, bos_id=256, eos_id=256, add_bos=True), 257
+        Vocabulary(pieces, kinds, [], True, to_alphabet, bos_id=256, eos_id=256, add_bos=True), 257
     )
 
 
