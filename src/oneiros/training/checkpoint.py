@@ -11,6 +11,7 @@ Tensors are saved whole, whatever the number of processes; a run may go on with 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def save_checkpoint(
     Raises:
         ModelFileError: it cannot be written; earlier checkpoints are untouched.
     """
-    tensors = [(f"network.{name}", whole(p.detach())) for name, p in network.named_parameters()]
+    tensors = [(f"network.{name}", whole(p.detach())) for name, p in _learned(network)]
     tensors += [(f"optimizer.{name}", whole(state)) for name, state in optimizer.state.items()]
     if processes.first:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer) -> Pro
         TrainingError: it belongs to another network.
     """
     file = read_safetensors(path)
-    expected: dict[str, Tensor] = {f"network.{name}": p for name, p in network.named_parameters()}
+    expected: dict[str, Tensor] = {f"network.{name}": p for name, p in _learned(network)}
     expected |= {f"optimizer.{name}": state for name, state in optimizer.state.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     if {name: tensor.shape for name, tensor in file.tensors.items()} != shapes:
@@ -99,6 +100,11 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer) -> Pro
         return Progress(**state)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: is no checkpoint of a run ({error}).") from error
+
+
+def _learned(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that training changes; frozen ones are in the file that they came from."""
+    return ((name, p) for name, p in network.named_parameters() if p.requires_grad)
 
 
 def _pending(name: str, tensor: Tensor) -> PendingTensor:

@@ -63,7 +63,7 @@ def read_documents(path: Path) -> Iterator[str]:
     """
     try:
         if path.suffix.lower() == LINES_SUFFIX:
-            yield from _read_lines(path)
+            yield from _read_texts(path)
         elif text := _decoded(path.read_bytes(), str(path)):
             yield text
     except OSError as error:
@@ -84,25 +84,37 @@ def source_of(path: Path) -> Source:
         raise TrainingError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def _read_lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}, line {number:,}"
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(_decoded(line, where))
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise TrainingError(f"{where}: is not JSON ({error}).") from error
-            text = value.get("text") if isinstance(value, dict) else None
-            if not isinstance(text, str):
-                found = f"keys {', '.join(map(quoted, value))}" if isinstance(value, dict) else ""
-                raise TrainingError(
-                    f'{where}: is not an object with a string under "text"'
-                    f"{f' ({found[:200]})' if found else ''}."
-                )
-            if text:
-                yield text
+def read_lines(path: Path) -> Iterator[tuple[str, object]]:
+    """The values of a JSON Lines file, each with its place for messages; blank lines are none.
+
+    Raises:
+        TrainingError: the file cannot be read, or a line is not UTF-8 or not JSON; says which.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                where = f"{path}, line {number:,}"
+                if not line.strip():
+                    continue
+                try:
+                    yield where, json.loads(_decoded(line, where))
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise TrainingError(f"{where}: is not JSON ({error}).") from error
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _read_texts(path: Path) -> Iterator[str]:
+    for where, value in read_lines(path):
+        text = value.get("text") if isinstance(value, dict) else None
+        if not isinstance(text, str):
+            found = f"keys {', '.join(map(quoted, value))}" if isinstance(value, dict) else ""
+            raise TrainingError(
+                f'{where}: is not an object with a string under "text"'
+                f"{f' ({found[:200]})' if found else ''}."
+            )
+        if text:
+            yield text
 
 
 def _decoded(data: bytes, where: str) -> str:

@@ -41,6 +41,8 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW's first and second moment
     momentum: float = 0.95  # Muon's, in Nesterov's form
     precision: torch.dtype = torch.float32  # of orthogonalising: bfloat16 does on a GPU
+    muon: bool = True  # False: all matrices get AdamW at the embedding's rate, as is usual where
+    # a trained network is only adjusted
 
 
 class Optimizer:
@@ -62,7 +64,7 @@ class Optimizer:
         self._vectors: list[str] = []
         self._parameters = dict(parameters)
         for name, parameter in self._parameters.items():
-            if parameter.ndim == 2 and not is_lookup(name):
+            if config.muon and parameter.ndim == 2 and not is_lookup(name):
                 self._matrices.setdefault(tuple(parameter.shape), []).append(name)
                 moments = ["momentum"]
             else:

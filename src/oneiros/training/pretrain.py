@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Protocol
 
 import torch
 
@@ -214,6 +215,16 @@ def check_fit(config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer) -> N
         )
 
 
+class Work(Protocol):
+    """What a step takes."""
+
+    @property
+    def batch_tokens(self) -> int: ...
+
+    @property
+    def flops_per_token(self) -> int: ...
+
+
 class Pace:
     """Times the steps. Evaluations, dreams and checkpoints do not count.
 
@@ -222,10 +233,10 @@ class Pace:
     """
 
     def __init__(
-        self, config: PretrainConfig, processes: Processes, precision: torch.dtype, seconds: float
+        self, work: Work, processes: Processes, precision: torch.dtype, seconds: float
     ) -> None:
         self.seconds = seconds
-        self._config = config
+        self._work = work
         self._peak = peak_flops(processes.device, precision) * processes.count
         self._begun = 0.0
 
@@ -237,7 +248,7 @@ class Pace:
         """A step is over."""
         elapsed = time.perf_counter() - self._begun
         self.seconds += elapsed
-        speed = self._config.batch_tokens / elapsed
+        speed = self._work.batch_tokens / elapsed
         return Stepped(
             step=step,
             loss=done.loss,
@@ -245,7 +256,7 @@ class Pace:
             rate=factor,
             epoch=epoch,
             tokens_per_second=speed,
-            mfu=speed * self._config.flops_per_token / self._peak,
+            mfu=speed * self._work.flops_per_token / self._peak,
             applied=done.applied,
         )
 

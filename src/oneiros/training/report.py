@@ -35,19 +35,19 @@ def write_report(
     evaluations = [event for event in events if isinstance(event, Evaluated)]
     dreams = [event for event in events if isinstance(event, Dreamed)]
     notes = [event for event in events if isinstance(event, Noted)]
-    diagrams = _draw(run.path, steps, evaluations)
+    diagrams = draw_curves(run.path, steps, evaluations)
     summary = _summary(config, steps, evaluations) | dict(facts)
     parts = [
         f"# A base model of depth {config.depth}",
-        _table("", summary),
+        table("", summary),
         *(f"![{title}]({name})" for name, title in diagrams.items()),
         "## Dreams",
         "What the model writes when nothing is asked of it, from its first step to its last.",
-        *(f"After {dream.step:,} steps:\n\n{_quoted(dream.text)}" for dream in _spread(dreams)),
+        *(f"After {dream.step:,} steps:\n\n{quoted(dream.text)}" for dream in _spread(dreams)),
         "## Data",
         _data(manifest),
         "## Settings",
-        _table("setting", {name: str(value) for name, value in config.to_dict().items()}),
+        table("setting", {name: str(value) for name, value in config.to_dict().items()}),
     ]
     if notes:
         parts += ["## Remarks", "\n".join(f"- step {note.step:,}: {note.text}" for note in notes)]
@@ -78,7 +78,7 @@ def _summary(
     return lines
 
 
-def _draw(
+def draw_curves(
     folder: Path, steps: Sequence[Stepped], evaluations: Sequence[Evaluated]
 ) -> dict[str, str]:
     """File name -> title of the diagrams that there is something to draw for."""
@@ -131,12 +131,12 @@ def _data(manifest: Manifest) -> str:
     return "\n".join([*rows, "", *sources])
 
 
-def _table(heading: str, lines: Mapping[str, str]) -> str:
+def table(heading: str, lines: Mapping[str, str]) -> str:
     rows = [f"| {name} | {value} |" for name, value in lines.items()]
     return "\n".join([f"| {heading} | |", "|---|---|", *rows])
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A text as a Markdown quotation that shows it as it is, whatever it holds."""
     fence = "~" * 3
     while fence in text:
