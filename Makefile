@@ -15,7 +15,7 @@ LINTED         := $(wildcard src tests bench)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run setup dev kernels model large-models test test-long lint format peers bench clean
+.PHONY: help run setup dev kernels model large-models test test-long demo lint format peers bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,10 @@ test: dev ## the default tests
 
 test-long: dev large-models $(PEERS)/stamp ## every test: more seeds, more formats, larger models (hours)
 	$(BIN)/python -m pytest -q -m "long or not long"
+
+# About ten minutes on two cores. Stopped, it goes on when it is called again.
+demo: dev ## from text to a chat model, with a report: build/demo/report.md
+	@$(BIN)/python -m oneiros.training.demo build/demo
 
 lint: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/train ## ruff and mypy
 	$(BIN)/ruff check $(LINTED)

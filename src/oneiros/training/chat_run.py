@@ -6,6 +6,7 @@ folder is a run folder as that of a base model, and holds as well:
 samples.json    questions that were set aside, answered before and after
 adapter/        with LoRA: the adapters, as PEFT stores them
 model/          the result as a Hugging Face folder, with the adapters merged
+model-*.gguf    the same as GGUF files
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from oneiros.training.conversations import (
 )
 from oneiros.training.documents import find_files, source_of
 from oneiros.training.events import Evaluated, Event
+from oneiros.training.export import export_model
 from oneiros.training.finetune import FinetuneConfig, finetune, finetune_config
 from oneiros.training.lora import merge, save_adapter
 from oneiros.training.network import NetworkConfig
@@ -321,6 +323,7 @@ def _save_model(
         merge(network)
     if not run.model.exists():
         save_folder(network, run.model, tokenizer=model)
+        export_model(run.model)
 
 
 def _facts(
