@@ -172,7 +172,7 @@ def command(request: BaseRequest, *more: str) -> list[str]:
 
 
 def test_ctrl_c_ends_the_command_cleanly_and_resume_goes_on(request_: BaseRequest) -> None:
-    request = replace(request_, settings=SETTINGS | {"steps": 400, "evaluate_every": 1000})
+    request = replace(request_, settings=SETTINGS | {"steps": 150, "evaluate_every": 1000})
     refused = subprocess.run(
         [*command(request), "--resume"], capture_output=True, text=True, timeout=120
     )
@@ -206,7 +206,7 @@ def test_ctrl_c_ends_the_command_cleanly_and_resume_goes_on(request_: BaseReques
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["finished"]
-    assert result["steps"] == 400
+    assert result["steps"] == 150
     assert [
         event.step for event in RunFolder(request.output).events() if isinstance(event, Stepped)
-    ] == [*range(400)]
+    ] == [*range(150)]

@@ -167,15 +167,14 @@ def test_steps_that_are_not_finite_change_no_weight_and_end_the_run_in_time(
         return learner
 
     monkeypatch.setattr(pretrain_module, "build_learner", poisoned)
-    bad = {2, 3}
+    bad = {1, 2}
     config = small_config(evaluate_every=100, dream_every=100, dream_tokens=0)
-    # The first call is the evaluation before the first step.
     _, events = train(tmp_path / "two", corpus, config)
     refused = [event.step for event in events if isinstance(event, Stepped) and not event.applied]
     assert refused == [1, 2]
     assert math.isfinite(losses_of(events)[-1])
 
-    bad = set(range(5, 1000))
+    bad = set(range(4, 1000))
     with pytest.raises(TrainingError, match=r"not finite in 5 steps in a row, up to step 8"):
         train(tmp_path / "all", corpus, config)
     assert [path.stem for path in checkpoints(tmp_path / "all" / "checkpoints")] == [

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -165,7 +164,7 @@ def rate_factor(step: int, steps: int, *, warmup: int, decay: int, final: float)
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, gathered from the processes that hold parts of it."""
-    return cast(Tensor, tensor.full_tensor()) if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: Tensor, pattern: Tensor) -> Tensor:

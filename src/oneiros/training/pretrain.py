@@ -176,7 +176,7 @@ def build_learner(config: PretrainConfig, processes: Processes) -> Learner:
             precision=precision,
         ),
     )
-    forward: Forward = torch.compile(network) if config.compile else network
+    forward: Forward = torch.compile(network, dynamic=False) if config.compile else network
     return Learner(
         network, forward, optimizer, processes, precision, config.micro_batch, config.clip
     )

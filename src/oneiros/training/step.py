@@ -50,7 +50,7 @@ def summed_loss(learner: Learner, batch: Batch) -> Tensor:
     """The negative log-likelihood of a batch's targets, summed: nats, float32, a scalar."""
     device = learner.processes.device
     targets = _to_device(torch.from_numpy(batch.targets), device)
-    logits = _logits(learner, batch)
+    logits = _logits(learner, learner.forward, batch)
     return functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
     )
@@ -60,7 +60,8 @@ def losses(learner: Learner, batch: Batch) -> Tensor:
     """The negative log-likelihood of each target, (B, T) float32; 0 where there is no target."""
     device = learner.processes.device
     targets = _to_device(torch.from_numpy(batch.targets), device)
-    logits = _logits(learner, batch)
+    # Not the compiled network: it would be compiled once more, for other rows without gradients.
+    logits = _logits(learner, learner.network, batch)
     return functional.cross_entropy(
         logits.transpose(1, 2).float(), targets, ignore_index=IGNORED, reduction="none"
     )
@@ -128,7 +129,7 @@ def _accumulate(learner: Learner, batch: Batch, targets: float) -> float:
     return float(total)
 
 
-def _logits(learner: Learner, batch: Batch) -> Tensor:
+def _logits(learner: Learner, forward: Forward, batch: Batch) -> Tensor:
     device = learner.processes.device
     tokens = _to_device(torch.from_numpy(batch.tokens), device)
     # Most rows of long texts lie in one document, and plain causal attention is faster.
@@ -139,7 +140,7 @@ def _logits(learner: Learner, batch: Batch) -> Tensor:
         device.type, learner.precision, enabled=learner.precision is not torch.float32
     )
     with autocast:
-        return learner.forward(tokens, documents)
+        return forward(tokens, documents)
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
