@@ -42,7 +42,10 @@ from oneiros.training.tokenizer import (
 ROUNDS, QUICK_ROUNDS = 3, 1
 QUICK_CHARACTERS = 500_000
 VOCABULARIES, QUICK_VOCABULARIES = (4096, 32768), (1024,)
-TRAINING_TARGET, ENCODING_TARGET = 1.5, 3.0
+PEER_BATCH = 1000
+TRAINING_TARGET = 1.5
+# The peer uses all cores, ours one: on two that is still a claim.
+ENCODING_TARGETS = {"all cores": 1.5, "one core": 3.0}
 DATA = Path(os.environ.get("ONEIROS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 FILES = (
     "benchmarks/boolq.jsonl",
@@ -97,6 +100,17 @@ def peer_training(texts: list[str], vocabulary: int) -> tokenizers.Tokenizer:
     return peer
 
 
+def peer_encoding(peer: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
+    """The ids by `tokenizers`, in batches: kept all at once, its results take gigabytes."""
+    return [
+        encoding.ids
+        for first in range(0, len(texts), PEER_BATCH)
+        for encoding in peer.encode_batch_fast(
+            texts[first : first + PEER_BATCH], add_special_tokens=False
+        )
+    ]
+
+
 def timed(seconds: Seconds, work: Callable[[], object]) -> object:
     begun = time.perf_counter()
     result = work()
@@ -142,16 +156,12 @@ def encoding_rows(texts: list[str], tokenizer: Tokenizer, rounds: int) -> Iterat
         os.sched_setaffinity(0, used)
         for _ in range(rounds):
             ids = timed(our_seconds, lambda: encode(texts))
-            encoded = timed(
-                peer_seconds, lambda: peer.encode_batch_fast(texts, add_special_tokens=False)
-            )
-            assert isinstance(encoded, list)
-            if ids != [encoding.ids for encoding in encoded]:
+            if ids != timed(peer_seconds, lambda: peer_encoding(peer, texts)):
                 sys.exit("The two sides gave different tokens.")
         os.sched_setaffinity(0, cores)
         speeds = [size / statistics.median(seconds) for seconds in (our_seconds, peer_seconds)]
         name = f"vocabulary-{tokenizer.vocabulary_size} {case}"
-        yield Row(name, "encoding", speeds[0], speeds[1], "MB/s", "higher", ENCODING_TARGET)
+        yield Row(name, "encoding", speeds[0], speeds[1], "MB/s", "higher", ENCODING_TARGETS[case])
 
 
 def main() -> None:
