@@ -16,7 +16,7 @@ LINTED         := $(wildcard src tests bench)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run setup dev kernels model large-models test test-long lint format peers bench clean
+.PHONY: help run setup dev kernels model large-models test test-long demo lint format peers bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,7 +26,7 @@ run: setup ## set up what is missing and chat with the default model
 
 setup: $(STAMPS)/package kernels model ## environment, dependencies, C kernels, default models
 
-dev: setup $(STAMPS)/dev
+dev: setup $(STAMPS)/dev $(STAMPS)/train
 
 kernels: $(KERNELS) ## build the C kernels (only what changed)
 
@@ -45,7 +45,11 @@ test: dev ## the default tests
 test-long: dev large-models $(PEERS)/stamp ## every test: more seeds, more formats, larger models (hours)
 	$(BIN)/python -m pytest -q -m "long or not long"
 
-lint: $(STAMPS)/package $(STAMPS)/dev ## ruff and mypy
+# About ten minutes on two cores. Stopped, it goes on when it is called again.
+demo: dev ## from text to a chat model, with a report: build/demo/report.md
+	@$(BIN)/python -m oneiros.training.demo build/demo
+
+lint: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/train ## ruff and mypy
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/mypy
@@ -79,6 +83,13 @@ $(STAMPS)/package: $(STAMPS)/runtime pyproject.toml
 $(STAMPS)/dev: $(STAMPS)/runtime requirements/dev.txt
 	@echo "Installing the locked development tools"
 	@$(PIP) install -r requirements/dev.txt
+	@touch $@
+
+# torch comes first and by itself: machines offer different builds of it under one version.
+$(STAMPS)/train: $(STAMPS)/dev requirements/train-constraints.txt requirements/train.txt
+	@echo "Installing torch and what training needs"
+	@$(PIP) install -r requirements/train-constraints.txt
+	@$(PIP) install -r requirements/train.txt
 	@touch $@
 
 # CMake is the one from the environment: bare machines have none, or an old one.

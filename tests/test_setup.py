@@ -26,7 +26,7 @@ def locks(project_folder: Path) -> dict[str, Path]:
 
 
 def test_lock_files_hold_exact_versions_and_nothing_else(locks: dict[str, Path]) -> None:
-    assert {"build", "dev", "peers", "runtime", "train-constraints"} <= set(locks)
+    assert {"build", "dev", "peers", "runtime", "train", "train-constraints"} <= set(locks)
     for path in locks.values():
         for line in path.read_text().splitlines():
             assert re.fullmatch(r"#.*|[A-Za-z0-9_.-]+==[A-Za-z0-9.]+", line), f"{path.name}: {line}"
@@ -35,7 +35,7 @@ def test_lock_files_hold_exact_versions_and_nothing_else(locks: dict[str, Path])
 
 def test_no_package_is_pinned_twice(locks: dict[str, Path]) -> None:
     seen: dict[str, str] = {}
-    for name in ("build", "dev", "runtime"):
+    for name in ("build", "dev", "runtime", "train", "train-constraints"):
         for package in pins(locks[name]):
             assert package not in seen, f"{package} is in {name} and {seen[package]}"
             seen[package] = name
@@ -49,8 +49,10 @@ def test_every_dependency_is_locked_to_a_version_that_it_allows(
     for line in project["project"]["dependencies"]:
         requirement = Requirement(line)
         assert runtime[canonicalize_name(requirement.name)] in requirement.specifier
-    (torch,) = project["project"]["optional-dependencies"]["train"]
-    assert pins(locks["train-constraints"])["torch"] in Requirement(torch).specifier
+    training = runtime | pins(locks["train"]) | pins(locks["train-constraints"])
+    for line in project["project"]["optional-dependencies"]["train"]:
+        requirement = Requirement(line)
+        assert training[canonicalize_name(requirement.name)] in requirement.specifier
 
 
 def test_the_runtime_needs_no_torch(locks: dict[str, Path]) -> None:
@@ -60,9 +62,10 @@ def test_the_runtime_needs_no_torch(locks: dict[str, Path]) -> None:
 def test_what_is_installed_is_what_is_locked(locks: dict[str, Path]) -> None:
     from importlib.metadata import version
 
-    for name in ("build", "dev", "runtime"):
+    for name in ("build", "dev", "runtime", "train", "train-constraints"):
         for package, locked in pins(locks[name]).items():
-            assert version(package) == locked, package
+            # Builds of torch for one kind of machine say so: 2.13.0+cpu.
+            assert version(package).split("+")[0] == locked, package
 
 
 def test_a_second_setup_takes_under_two_seconds(project_folder: Path) -> None:

@@ -57,6 +57,10 @@ class ConstraintError(OneirosError):
     """A schema, expression or grammar is malformed, or asks for something not supported."""
 
 
+class TrainingError(OneirosError):
+    """A stage of training cannot start or go on: its data, settings or folder do not allow it."""
+
+
 class OverloadedError(OneirosError):
     """Too many requests wait already; trying again later helps."""
 

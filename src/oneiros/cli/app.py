@@ -25,6 +25,7 @@ from oneiros.cli import (
     score,
     serve,
     tokenize,
+    train,
     unzip,
     zip_file,
 )
@@ -71,6 +72,7 @@ COMMANDS: dict[str, Command] = {
 for _name, _module in COMMANDS.items():
     app.command(_name, epilog=f"Example: {_module.EXAMPLE}")(_module.command)
 app.add_typer(keys.app, name="keys")
+app.add_typer(train.app, name="train")
 
 
 def show_version(wanted: bool) -> None:

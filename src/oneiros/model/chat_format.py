@@ -51,6 +51,14 @@ class GeneratedReply:
     ids: tuple[int, ...]  # of this text, as they were generated
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A part of a rendered conversation."""
+
+    ids: tuple[int, ...]
+    said: bool  # by the assistant, with the token that ends it; else what a model is given
+
+
 class ChatFormat:
     """How a model writes conversations.
 
@@ -139,6 +147,50 @@ class ChatFormat:
         if not after.startswith(before):
             return None
         return self._encode(after.removeprefix(before), opens=False)
+
+    def render_turns(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, object]] | None = None,
+    ) -> list[Turn]:
+        """Token ids of a finished conversation, with what the assistant says told apart.
+
+        They are cut where they are cut when a model runs: the prompt ends with what starts a
+        reply, and the reply's text is tokenised by itself, the token that ends it behind it.
+
+        Raises:
+            ChatFormatError: the template is malformed, refuses the messages, does not end a
+                reply, or writes what is before a reply differently once the reply is there.
+            TokenizationError: the vocabulary cannot express something in them.
+        """
+        marked = self._marked(messages, False, tools)
+        turns: list[Turn] = []
+        done = 0  # characters of `marked` that are in `turns`
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._marked(messages[:index], True, tools)
+            if len(before) < done or not marked.startswith(before):
+                raise ChatFormatError(
+                    f"The chat template writes the start of message {index + 1}, a reply, "
+                    "differently from what it asks for a reply with."
+                )
+            reply = self._reply(marked[len(before) :], index)
+            turns += [
+                Turn(tuple(self._encode(marked[done : len(before)], opens=not done)), False),
+                Turn(tuple(self._encode(reply, opens=False)), True),
+            ]
+            done = len(before) + len(reply)
+        rest = self._encode(marked[done:], opens=not done)
+        return [*turns, Turn(tuple(rest), False)] if rest else turns
+
+    def _reply(self, marked: str, index: int) -> str:
+        """The beginning of a rendering up to the first token that ends a reply, which included."""
+        end = self._compiled.end_of(marked, self.stop_ids)
+        if end is None:
+            raise ChatFormatError(f"The chat template does not end message {index + 1}, a reply.")
+        return marked[:end]
 
     def _encode(self, marked: str, *, opens: bool) -> list[int]:
         return self._tokenizer.encode_parts(self._compiled.parts(marked), opens=opens)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import NoReturn
 
 from jinja2 import Template, TemplateError, nodes
@@ -120,6 +120,13 @@ class ChatTemplate:
         pieces: list[str | int] = [*self._placeholder.split(marked)]
         pieces[1::2] = [int(number) for number in pieces[1::2]]
         return [piece for piece in pieces if piece != ""]
+
+    def end_of(self, marked: str, ids: Set[int]) -> int | None:
+        """Where the first placeholder of one of these tokens ends in a rendering, or None."""
+        for match in self._placeholder.finditer(marked):
+            if int(match[1]) in ids:
+                return match.end()
+        return None
 
     def _run(self, template: Template, variables: Mapping[str, object]) -> str:
         try:

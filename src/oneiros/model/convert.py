@@ -57,7 +57,7 @@ _MATRICES_AT_THE_ENDS = ("token_embd.weight", "output.weight")
 _FOUR_BITS = (TensorType.Q4_0, TensorType.Q4_1)
 
 # Files of a folder that are not weights, taken over as they are.
-_COMPANIONS = (
+COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -75,6 +75,7 @@ def convert(
     destination: Path,
     *,
     tensor_type: TensorType | None = None,
+    name: str | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write a model in another form, with its tokenizer and chat template.
@@ -89,6 +90,7 @@ def convert(
             (an empty folder may).
         tensor_type: of the matrices: one of `GGUF_TYPES` or `FOLDER_TYPES`. Left out, they stay
             as they are, and what a folder cannot hold becomes F16.
+        name: what a GGUF file that is made from a folder calls the model; default: the folder's.
         progress: called after every piece.
 
     Raises:
@@ -112,7 +114,7 @@ def convert(
         raise ModelFileError(f"{destination.parent}: no such folder to write into.")
     parameters = open_parameters(source)
     if to_gguf:
-        _write_file(parameters, destination, tensor_type, progress)
+        _write_file(parameters, destination, tensor_type, name, progress)
     else:
         _write_folder(parameters, destination, tensor_type, progress)
 
@@ -125,6 +127,7 @@ def _write_file(
     parameters: Parameters,
     destination: Path,
     tensor_type: TensorType | None,
+    name: str | None,
     progress: Progress | None,
 ) -> None:
     architecture = parameters.architecture
@@ -138,7 +141,7 @@ def _write_file(
         for tensor in parameters.tensors.values()
     ]
     if parameters.path.is_dir():
-        metadata = _file_metadata(parameters)
+        metadata = _file_metadata(parameters, name or parameters.path.absolute().name)
         scaling = architecture.rope_scaling
         if scaling is not None and scaling.kind == "llama3":
             factors = scaling_factors(scaling, base_frequencies(architecture)).astype(np.float32)
@@ -152,12 +155,12 @@ def _write_file(
     write_gguf(destination, metadata, tensors, progress=progress)
 
 
-def _file_metadata(parameters: Parameters) -> dict[str, object]:
+def _file_metadata(parameters: Parameters, name: str) -> dict[str, object]:
     vocabulary = load_tokenizer(parameters).vocabulary
     rows = parameters.architecture.vocabulary
     return (
         gguf_metadata(parameters.architecture)
-        | {"general.type": "model", "general.name": parameters.path.absolute().name}
+        | {"general.type": "model", "general.name": name}
         | gguf_tokenizer(vocabulary, rows, stored_template(parameters))
     )
 
@@ -168,7 +171,7 @@ def _write_folder(
     tensor_type: TensorType | None,
     progress: Progress | None,
 ) -> None:
-    architecture = _folder_architecture(parameters)
+    architecture = folder_architecture(parameters)
     tensors = [
         _converted(tensor, parameters.architecture, False, _folder_type(tensor, tensor_type))
         for name, tensor in parameters.tensors.items()
@@ -181,10 +184,10 @@ def _write_folder(
     ]
     with replacing_folder(destination) as folder:
         if parameters.path.is_dir():
-            for name in _COMPANIONS:
+            for name in COMPANIONS:
                 if (parameters.path / name).is_file():
                     shutil.copyfile(parameters.path / name, folder / name)
-            _write_json(folder / CONFIG, _retyped(parameters.metadata, dtype))
+            write_json(folder / CONFIG, _retyped(parameters.metadata, dtype))
         else:
             template = parameters.metadata.get("tokenizer.chat_template")
             vocabulary = load_tokenizer(parameters).vocabulary
@@ -192,11 +195,12 @@ def _write_folder(
             config = config_from_architecture(architecture, dtype)
             config |= files["generation_config.json"]
             for name, content in (files | {CONFIG: config}).items():
-                _write_json(folder / name, content)
+                write_json(folder / name, content)
         write_safetensors(folder / WEIGHTS, named, {"format": "pt"}, progress=progress)
 
 
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON file as folders have it."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -292,8 +296,12 @@ def _pieces(
 # --- tokenizer and rotary scaling ------------------------------------------------------------
 
 
-def _folder_architecture(parameters: Parameters) -> Architecture:
-    """The architecture with frequency divisors, if a GGUF file has them, as a named scaling."""
+def folder_architecture(parameters: Parameters) -> Architecture:
+    """The architecture with frequency divisors, if a GGUF file has them, as a named scaling.
+
+    Raises:
+        UnsupportedModelError: there is no name for what they do.
+    """
     architecture = parameters.architecture
     tensor = parameters.tensors.get(_ROPE_FACTORS)
     if tensor is None:

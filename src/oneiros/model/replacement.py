@@ -54,5 +54,15 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise ModelFileError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
+def refuse_existing(folder: Path) -> None:
+    """Check before long work that a folder can be written where it is wanted.
+
+    Raises:
+        ModelFileError: something other than an empty folder is there.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelFileError(f"{folder}: exists already. Choose another name or remove it.")
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}")

@@ -351,7 +351,7 @@ def _model(vocabulary: Vocabulary, content: dict[str, int], merges: list[tuple[s
         return _model(vocabulary, content, usable)
 
 
-def _byte_alphabet() -> dict[str, bytes]:
+def byte_alphabet() -> dict[str, bytes]:
     """GPT-2's alphabet: printable Latin-1 stands for itself, other bytes for U+0100 and up."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
@@ -359,7 +359,7 @@ def _byte_alphabet() -> dict[str, bytes]:
     return own | {chr(0x100 + index): bytes([byte]) for index, byte in enumerate(others)}
 
 
-_BYTES_OF = _byte_alphabet()
+_BYTES_OF = byte_alphabet()
 
 
 def _byte_ids(vocabulary: Vocabulary, content: Mapping[str, int]) -> dict[int, int]:

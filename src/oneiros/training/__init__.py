@@ -1,0 +1,1 @@
+"""Training: text, tokenizer, base model, assistant. The only room that imports torch."""
