@@ -231,7 +231,8 @@ def test_an_all_masked_micro_batch_gives_no_nan(chat: TinyChat, packed: PackedRo
     batch = packed.batch([0, 1])
     batch.targets[0] = IGNORED
     learning = learner(chat, micro_batch=1, batch=2)
-    expected = float(losses(learning, packed.batch([1])).sum()) / (batch.targets != IGNORED).sum()
+    total = losses(learning, packed.batch([1])).sum().item()
+    expected = total / (batch.targets != IGNORED).sum()
     done = train_step(learning, batch, 1.0)
     assert done.applied
     assert done.loss == pytest.approx(expected, rel=1e-5)

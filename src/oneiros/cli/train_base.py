@@ -122,15 +122,13 @@ def command(
     command is given again. Over several GPUs: torchrun --nproc-per-node 8 -m oneiros train base ...
     """
     with train_extra():
-        import torch
-
         from oneiros.training.base_run import BaseRequest, train_base
         from oneiros.training.config import PretrainConfig
+        from oneiros.training.processes import use_threads
         from oneiros.training.run_folder import RunFolder
     if resume and not RunFolder(folder).begun:
         raise OneirosError(f"{folder}: holds no run that could go on.")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     settings = {
         name: call.params[name]
         for name in PretrainConfig.__dataclass_fields__

@@ -118,15 +118,13 @@ def command(
     again.
     """
     with train_extra():
-        import torch
-
         from oneiros.training.chat_run import ChatRequest, train_chat
         from oneiros.training.finetune import FinetuneConfig
+        from oneiros.training.processes import use_threads
         from oneiros.training.run_folder import RunFolder
     if resume and not RunFolder(folder).begun:
         raise OneirosError(f"{folder}: holds no run that could go on.")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     settings = {
         name: call.params[name]
         for name in FinetuneConfig.__dataclass_fields__

@@ -50,7 +50,7 @@ class DemoConfig:
 
     vocabulary: int = 2048
     depth: int = 4
-    tokens: float = 3e6  # that the base model is trained on
+    tokens: float = 2e6  # that the base model is trained on
     epochs: float = 6  # of the conversations
     longest: int = 600  # characters of a conversation: the network's context is short
     debian: bool = True  # try to fetch the Debian package
@@ -325,6 +325,8 @@ def main() -> int:
     except OneirosError as error:
         print(f"oneiros: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        report = None
     if report is None:
         print("Stopped. The same command goes on from there.", file=sys.stderr)
         return INTERRUPTED

@@ -103,8 +103,8 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features in) -> (..., features out)."""
-        low = functional.linear(x, self.a)
-        return cast(Tensor, self.linear(x) + self.scale * functional.linear(low, self.b))
+        low = self.scale * functional.linear(x, self.a)
+        return cast(Tensor, self.linear(x) + functional.linear(low, self.b))
 
     def merged(self) -> nn.Linear:
         """The matrix with the product added to it."""

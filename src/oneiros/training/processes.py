@@ -65,6 +65,12 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def use_threads(count: int | None) -> None:
+    """Compute with this many threads on the CPU; None: as many as there are cores."""
+    if count is not None:
+        torch.set_num_threads(count)
+
+
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[Processes]:
     """This process among those that `torchrun` started, or alone.
