@@ -6,17 +6,22 @@ import json
 import lzma
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
+import llguidance
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from oneiros.engine import constraint as constraint_module
 from oneiros.engine.constraint import Constraint, ConstraintCompiler, apply_mask
 from oneiros.engine.language_model import LanguageModel
 from oneiros.engine.requests import ConstraintSpec
 from oneiros.errors import ConstraintError
+from oneiros.model.json_schema_keywords import KNOWN, REFUSED
 from oneiros.model.tokenizer import Tokenizer, tokenizer_from_sentencepiece
 from oneiros.model.vocabulary import TokenKind, Vocabulary
 from tests.engine.random_replies import allowed, draw
@@ -182,6 +187,12 @@ def test_a_grammar_may_recurse_and_embed_schemas(
         (ConstraintSpec("choice", '{"a": 1}'), "list of at least one text"),
         (ConstraintSpec("choice", "[1]"), "list of at least one text"),
         (ConstraintSpec("choice", "[a]"), "not JSON: .*line 1 column 2"),
+        (ConstraintSpec("choice", "1" * 5_000), "not JSON: .*4300 digits"),
+        (ConstraintSpec("choice", '["yes", "\\ud800"]'), "choice 1 holds half of a surrogate pair"),
+        (ConstraintSpec("choice", '["\ud800"]'), "choice holds half of a surrogate pair.* at 2"),
+        (ConstraintSpec("regex", "a\udfff"), "regex holds half of a surrogate pair.* at 1"),
+        (ConstraintSpec("json_schema", '"\ud800"'), "json_schema holds half of a surrogate pair"),
+        (lark('start: "\ud800"'), "lark holds half of a surrogate pair.* at 8"),
         (lark('start: "a'), r"1\(10\)"),
         (lark("start: b\nb: c\n"), r'2\(4\): unknown name: "c"'),
         (lark("start: <|nothing|>"), "unknown special token"),
@@ -199,6 +210,105 @@ def test_what_is_malformed_is_refused_with_its_place(
         compiler.compile(spec).compute_mask()
     assert re.search(message, str(refused.value))
     assert len(str(refused.value)) < 600
+
+
+KEYWORDS = st.sampled_from([*sorted(KNOWN | REFUSED), "$schema", "$defs", "$id", "a"])
+TEXTS = st.text(st.characters(), max_size=12) | st.sampled_from(
+    ["#", "#/a", "#/anyOf/0", "object", "string", "integer", "date", "a+", "\ud800", "%ff"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.just(10**400) | TEXTS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(KEYWORDS | TEXTS, inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+GRAMMAR = st.lists(
+    st.sampled_from(
+        [
+            "start",
+            ":",
+            "a",
+            "|",
+            "(",
+            ")",
+            "*",
+            "{0,3}",
+            '"x"',
+            "/[a-z]+/",
+            "%json",
+            "{}",
+            "%ignore",
+            "~",
+            "&",
+            "[0-9]",
+            "\\",
+            '"',
+        ]
+    )
+    | st.sampled_from(["\n", "%regex", "<|im_start|>", "[^", "(?i)"])
+    | TEXTS,
+    max_size=14,
+).map(" ".join)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(["json_schema", "regex", "choice", "lark"]),
+    st.text(st.characters(), max_size=40)
+    | GRAMMAR
+    | GRAMMAR.map(lambda text: f"start: {text}")
+    | VALUES.map(json.dumps)
+    | VALUES.map(lambda value: json.dumps(value, ensure_ascii=False)),
+)
+def test_every_specification_is_a_constraint_or_a_constraint_error(
+    compiler: ConstraintCompiler,
+    kind: Literal["json_schema", "regex", "choice", "lark"],
+    value: str,
+) -> None:
+    try:
+        compiler.compile(ConstraintSpec(kind, value)).compute_mask()
+    except ConstraintError as error:
+        str(error).encode()  # it can be sent to who asked
+
+
+def test_one_constraint_is_compiled_while_another_is_and_equal_ones_once(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = ConstraintCompiler(tokenizer, tokenizer.vocabulary_size, tokenizer.end_ids)
+    begun, go_on = threading.Event(), threading.Event()
+    slow_ones: list[str] = []
+    compiled = constraint_module.compiled
+
+    def slowly(tokens: llguidance.LLTokenizer, grammar: str) -> llguidance.LLMatcher:
+        if "slow" in grammar:
+            slow_ones.append(grammar)
+            begun.set()
+            assert go_on.wait(60)
+        return compiled(tokens, grammar)
+
+    monkeypatch.setattr(constraint_module, "compiled", slowly)
+    slow = ConstraintSpec("choice", '["slow"]')
+    with ThreadPoolExecutor(3) as threads:
+        replies = [threads.submit(compiler.compile, slow) for _ in range(3)]
+        try:
+            assert begun.wait(60)
+            quick = compiler.compile(ConstraintSpec("choice", '["quick"]'))
+        finally:
+            go_on.set()
+        for reply in replies:
+            assert follows(reply.result(), tokenizer, "slow")
+    assert follows(quick, tokenizer, "quick")
+    assert len(slow_ones) == 1
+
+
+def test_all_who_wait_for_a_constraint_that_cannot_be_compiled_hear_of_it(
+    compiler: ConstraintCompiler,
+) -> None:
+    wrong = ConstraintSpec("regex", "(" * 50)
+    with ThreadPoolExecutor(4) as threads:
+        for reply in [threads.submit(compiler.compile, wrong) for _ in range(8)]:
+            assert isinstance(reply.exception(), ConstraintError)
 
 
 def test_a_long_chain_of_rules_ends_no_process(

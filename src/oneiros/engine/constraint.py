@@ -12,6 +12,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence as Items
+from concurrent.futures import Future
 
 import llguidance
 import numpy as np
@@ -31,6 +32,7 @@ _COMPILED_KEPT = 64
 # The grammar compiler recurses once for each rule of a chain, at up to 10 kB, and the end of the
 # stack would be the end of the process. The memory is only used as far as a grammar reaches.
 _COMPILER_STACK = 512 << 20
+_starting = threading.Lock()  # the size of stacks is one setting for all threads
 
 
 class ConstraintCompiler:
@@ -49,31 +51,55 @@ class ConstraintCompiler:
         self._end_ids = end_ids
         self._lock = threading.Lock()
         self._tokens: llguidance.LLTokenizer | None = None
-        self._compiled: OrderedDict[ConstraintSpec, llguidance.LLMatcher] = OrderedDict()
+        self._preparing = threading.Lock()  # of the tokenizer
+        self._compiled: OrderedDict[ConstraintSpec, Future[llguidance.LLMatcher]] = OrderedDict()
 
     def compile(self, spec: ConstraintSpec) -> Constraint:
         """The constraint at the beginning of a reply.
+
+        Different ones are compiled side by side, and one that is being compiled is waited for.
 
         Raises:
             ConstraintError: it is malformed, too large, or asks for what cannot be enforced; the
                 message says where.
         """
         with self._lock:
-            matcher = self._compiled.get(spec)
-            if matcher is None:
-                matcher = self._matcher(_grammar(spec))
-                self._compiled[spec] = matcher
+            future = self._compiled.get(spec)
+            ours = None
+            if future is None:
+                future = ours = self._compiled[spec] = Future()
                 if len(self._compiled) > _COMPILED_KEPT:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(spec)
-            # Without tokens that end a reply there is a bit more, for its end.
-            bits = self._vocabulary + (not self._end_ids)
+        if ours is not None:
+            self._fulfil(ours, spec)
+        matcher = future.result()
+        # Without tokens that end a reply there is a bit more, for its end.
+        bits = self._vocabulary + (not self._end_ids)
+        with self._lock:  # one copy at a time is made of a matcher
             return Constraint(matcher.deep_copy(), -(-bits // 32))
 
-    def _matcher(self, grammar: str) -> llguidance.LLMatcher:
-        if self._tokens is None:
-            self._tokens = _llguidance_tokenizer(self._tokenizer, self._vocabulary, self._end_ids)
-        return compiled(self._tokens, grammar)
+    def _fulfil(self, future: Future[llguidance.LLMatcher], spec: ConstraintSpec) -> None:
+        """Give a future its result, or the error that whoever waits for it raises too."""
+        try:
+            future.set_result(compiled(self._tokenizer_of_llguidance(), _grammar(spec)))
+        except ConstraintError as error:
+            future.set_exception(error)
+        finally:
+            if not future.done():
+                future.set_exception(ConstraintError("The constraint could not be compiled."))
+            if future.exception() is not None:
+                with self._lock:
+                    if self._compiled.get(spec) is future:
+                        del self._compiled[spec]
+
+    def _tokenizer_of_llguidance(self) -> llguidance.LLTokenizer:
+        with self._preparing:
+            if self._tokens is None:
+                self._tokens = _llguidance_tokenizer(
+                    self._tokenizer, self._vocabulary, self._end_ids
+                )
+            return self._tokens
 
 
 class Constraint:
@@ -195,12 +221,13 @@ def compiled(tokens: llguidance.LLTokenizer, grammar: str) -> llguidance.LLMatch
     def compile_grammar() -> None:
         made.append(llguidance.LLMatcher(tokens, grammar, log_level=0, limits=_limits()))
 
-    before = threading.stack_size(_COMPILER_STACK)
-    try:
-        thread = threading.Thread(target=compile_grammar, name="oneiros-constraint")
-        thread.start()
-    finally:
-        threading.stack_size(before)
+    thread = threading.Thread(target=compile_grammar, name="oneiros-constraint")
+    with _starting:
+        before = threading.stack_size(_COMPILER_STACK)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
     thread.join()
     if not made:
         raise ConstraintError("The constraint could not be compiled.")
@@ -216,6 +243,7 @@ def _grammar(spec: ConstraintSpec) -> str:
             f"The {spec.kind} has {len(spec.value):,} characters; at most {_LONGEST_TEXT:,} "
             "are allowed."
         )
+    _check_characters(spec.value, spec.kind)
     match spec.kind:
         case "json_schema":
             schema = enforceable_schema(parsed_json(spec.value, "schema"))
@@ -234,11 +262,20 @@ def parsed_json(text: str, what: str) -> object:
     """The value of a constraint that is JSON; raises ConstraintError if it is not."""
     try:
         value: object = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also about numbers of thousands of digits
         raise ConstraintError(f"The {what} is not JSON: {error}.") from error
     except RecursionError as error:
         raise ConstraintError(f"The {what} is nested too deeply.") from error
     return value
+
+
+def _check_characters(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConstraintError(
+            f"The {what} holds half of a surrogate pair, which is no character, at {error.start}."
+        ) from error
 
 
 def choice_grammar(text: str) -> str:
@@ -250,6 +287,8 @@ def choice_grammar(text: str) -> str:
     texts = parsed_json(text, "choice")
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
         raise ConstraintError("A choice is a JSON list of at least one text.")
+    for i, choice in enumerate(texts):
+        _check_characters(choice, f"choice {i}")
     return "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
 
 

@@ -33,7 +33,7 @@ from oneiros.model.json_schema_keywords import (
     string_keywords,
     types_of,
 )
-from oneiros.model.json_schema_overlap import References, mapping, names
+from oneiros.model.json_schema_overlap import References, Work, mapping, names
 
 # How far a schema may be narrowed: not at all, because others describe the same value; to declared
 # properties where it says nothing of additional ones; or also where it allows all of them.
@@ -78,8 +78,9 @@ class _Translation:
 
     def __init__(self, root: object, path: str) -> None:
         self._root = root
-        self._references = References(root, path)
         self._path = path
+        self._work = Work(self._characters())
+        self._references = References(root, self._work)
         draft = root.get("$schema") if isinstance(root, dict) else None
         self._old = isinstance(draft, str) and _OLD_DRAFT.search(draft) is not None
         self._draft4 = isinstance(draft, str) and "draft-04" in draft
@@ -91,12 +92,6 @@ class _Translation:
         self._in_place: dict[str, set[str]] = {}  # definition -> those it refers to as itself
 
     def result(self) -> dict[str, object]:
-        try:
-            json.dumps(self._root, allow_nan=False, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            refuse(self._path, "holds half of a surrogate pair, which is no character.")
-        except (ValueError, TypeError, RecursionError):
-            refuse(self._path, "is not JSON: nested too deeply, circular, or NaN.")
         root = self._reference("#", _CLOSED)
         definitions: dict[str, object] = {}
         while self._waiting:
@@ -127,6 +122,15 @@ class _Translation:
             **root,
         }
 
+    def _characters(self) -> int:
+        """The length of the schema as JSON, which it has to be."""
+        try:
+            return len(json.dumps(self._root, allow_nan=False, ensure_ascii=False).encode())
+        except UnicodeEncodeError:
+            refuse(self._path, "holds half of a surrogate pair, which is no character.")
+        except (ValueError, TypeError, RecursionError):
+            refuse(self._path, "is not JSON: nested too deeply, circular, or NaN.")
+
     def _reference(self, pointer: str, closing: int) -> dict[str, object]:
         key = pointer, closing
         if key not in self._names:
@@ -153,7 +157,8 @@ class _Translation:
         self._schemas += 1
         if depth > _DEEPEST or self._schemas > _MOST_SCHEMAS:
             refuse(path, f"nested deeper than {_DEEPEST}, or more than {_MOST_SCHEMAS:,} schemas.")
-        self._check_keywords(node, path, depth)
+        self._work.spend(_size(node), path)
+        self._check_keywords(node, path)
         types = types_of(node, path)
         result: dict[str, object] = {}
         if types is not None:
@@ -180,7 +185,7 @@ class _Translation:
             result["allOf"] = applied
         return result
 
-    def _check_keywords(self, node: Schema, path: str, depth: int) -> None:
+    def _check_keywords(self, node: Schema, path: str) -> None:
         for keyword, value in node.items():
             place = f"{path}.{keyword}"
             if (keyword, value) in _HARMLESS:
@@ -196,7 +201,9 @@ class _Translation:
         if keyword == "enum" and (not isinstance(value, list) or not value):
             refuse(path, "must be a list of at least one value.")
         check_value(value, path)
-        if _CONTROL.search("".join(_strings(value))):
+        text = "".join(_strings(value))
+        self._work.spend(len(text) // 16, path)
+        if _CONTROL.search(text):
             self._control.append(path)
         return value
 
@@ -247,7 +254,7 @@ class _Translation:
         more = node.get("additionalProperties")
         undecided = more is None or (more is True and closing == _STRICT)
         declares = "properties" in node or bool(patterns)
-        if closing and undecided and declares and self._references.may_close(node):
+        if closing and undecided and declares and self._references.may_close(node, path):
             result["additionalProperties"] = False
         elif more is not None:
             place = f"{path}.additionalProperties"
@@ -274,11 +281,12 @@ class _Translation:
             narrow = closing if alone and (keyword != "allOf" or len(value) == 1) else _OPEN
             if keyword == "oneOf":
                 narrow = _STRICT if narrow else _OPEN
-                self._check_exclusive(value, place, narrow == _STRICT)
             branches = [
                 self._schema(item, f"{place}.{i}", narrow, inside, depth + 1)
                 for i, item in enumerate(value)
             ]
+            if keyword == "oneOf":
+                self._check_exclusive(value, place, narrow == _STRICT)
             if keyword == "allOf":
                 yield from branches
             else:
@@ -323,14 +331,13 @@ class _Translation:
 
     def _check_exclusive(self, branches: list[object], path: str, closed: bool) -> None:
         """Refuse oneOf unless what one branch generates is certainly invalid in the others."""
-        for i, one in enumerate(branches):
-            for j, other in enumerate(branches):
-                if i != j and not self._references.excludes(one, other, closed):
-                    refuse(
-                        path,
-                        f"branches {i} and {j} may allow the same value. Give them different "
-                        "types, or a required property with different constants; or use anyOf.",
-                    )
+        both = self._references.overlap(branches, closed, path)
+        if both is not None:
+            refuse(
+                path,
+                f"branches {both[0]} and {both[1]} may allow the same value. Give them different "
+                "types, or a required property with different constants; or use anyOf.",
+            )
 
 
 def _sizes(
@@ -353,6 +360,16 @@ def _sizes(
             refuse(f"{path}.maxProperties", "not supported beside optional properties.")
         sizes["maxProperties"] = most
     return sizes
+
+
+def _size(node: Schema) -> int:
+    """Entries of a schema, and its characters by 16, without those of the schemas in it."""
+    size = 0
+    for value in node.values():
+        texts = [value] if isinstance(value, str) else value
+        if isinstance(texts, list | dict):
+            size += len(texts) + sum(len(text) for text in texts if isinstance(text, str)) // 16
+    return size + len(node)
 
 
 def _list(value: object) -> list[object]:

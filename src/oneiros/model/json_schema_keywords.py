@@ -211,9 +211,9 @@ def _number(node: Schema, keyword: str, path: str) -> float | None:
     value = node.get(keyword)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         refuse(f"{path}.{keyword}", "must be a number.")
-    if abs(value) > LARGEST_INTEGER:
+    if not abs(value) <= LARGEST_INTEGER:
         refuse(f"{path}.{keyword}", "is beyond what readers of JSON keep exactly (2^53).")
     return value
 
