@@ -187,6 +187,44 @@ async def test_with_keys_each_request_needs_one(model_parts: LocalModel, path: P
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("running", [True, False])
+async def test_revoking_the_last_key_lets_nobody_in(
+    model_parts: LocalModel, path: Path, clock: Clock, running: bool
+) -> None:
+    secret = create_key(path, "a")
+    ring = KeyRing(path, clock)
+    revoke_key(path, "a")
+    ring = ring if running else KeyRing(path, clock)
+    clock.now += 2
+    server = fake_server(model_parts, Settings(keys=ring))
+    for key in (None, secret):
+        assert (await chat(server, key)).status_code == 401
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("there_at_first", [True, False])
+async def test_a_file_that_disappears_lets_nobody_in(
+    model_parts: LocalModel, path: Path, clock: Clock, there_at_first: bool
+) -> None:
+    if there_at_first:
+        create_key(path, "a")
+    ring = KeyRing(path, clock)
+    server = fake_server(model_parts, Settings(keys=ring))
+    if not there_at_first:
+        assert (await chat(server, None)).status_code == 200
+        create_key(path, "a")
+        clock.now += 2
+        assert (await chat(server, None)).status_code == 401
+    path.unlink()
+    for _ in range(2):
+        clock.now += 2
+        assert (await chat(server, None)).status_code == 401
+    # A server that is started now finds no file.
+    again = fake_server(model_parts, Settings(keys=KeyRing(path)))
+    assert (await chat(again, None)).status_code == 200
+
+
+@pytest.mark.anyio
 async def test_a_keys_class_is_the_best_priority_of_its_requests(
     model_parts: LocalModel, path: Path
 ) -> None:

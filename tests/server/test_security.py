@@ -56,6 +56,8 @@ async def test_a_server_on_all_addresses_answers_to_addresses_but_not_to_names(
     [
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://[x"},
+        {"origin": ""},
         {"origin": "http://localhost:3000"},  # another server on this machine
         {"sec_fetch_site": "cross-site"},
         {"sec_fetch_site": "same-site"},

@@ -64,13 +64,16 @@ def list_keys(json: options.Json = False) -> None:
 
     from oneiros.server.keys import key_file, read_keys
 
-    known = read_keys(key_file())
+    path = key_file()
+    known = read_keys(path)
     if json:
         fields = [asdict(key) for key in known]
         output.write_json([{k: v for k, v in key.items() if k != "sha256"} for key in fields])
         return
     if not known:
         print("There are no keys: `oneiros keys create NAME` makes one.")
+        if path.exists():
+            print(f"A server asks for one still, until {path} is deleted and it is restarted.")
         return
     from rich.table import Table
 
@@ -90,8 +93,15 @@ def list_keys(json: options.Json = False) -> None:
 
 @app.command("revoke", epilog="Example: oneiros keys revoke laptop")
 def revoke(name: _Name) -> None:
-    """Remove a key. Running servers refuse it within a second."""
-    from oneiros.server.keys import key_file, revoke_key
+    """Remove a key. Running servers refuse it within a second.
 
-    revoke_key(key_file(), name)
+    Servers go on asking for keys when the last one is revoked. To need none again, delete
+    keys.json in the data folder and restart them."""
+    from oneiros.server.keys import key_file, read_keys, revoke_key
+
+    path = key_file()
+    revoke_key(path, name)
     print(f"{output.printable(name)} is revoked.")
+    if not read_keys(path):
+        print(f"It was the last: nobody is let in until there is another, or {path} is deleted")
+        print("and the server restarted.")

@@ -57,7 +57,7 @@ class Principal:
 
 
 LOCAL = Principal("local", "local")
-"""Whoever uses a server on loopback that has no keys."""
+"""Whoever uses a server on loopback that never had keys."""
 
 
 def key_file() -> Path:
@@ -72,6 +72,7 @@ class KeyRing:
         self._path = path
         self._clock = clock
         self._stamp = self._stamp_now()
+        self._seen = self._stamp is not None
         self._keys: dict[str, Key] = {}
         self._principals: dict[str, Principal] = {}
         self._take(read_keys(path))
@@ -81,6 +82,15 @@ class KeyRing:
     def empty(self) -> bool:
         self._refresh()
         return not self._keys
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is or was a file of keys, even one that holds none any more.
+
+        Who revokes the last key, or loses the file, does not want to let everybody in.
+        """
+        self._refresh()
+        return self._seen
 
     def principal_of(self, secret: str) -> Principal | None:
         """Who has this key; None where nobody does. All keys are compared, in constant time."""
@@ -98,6 +108,7 @@ class KeyRing:
         self._checked = self._clock()
         stamp = self._stamp_now()
         if stamp != self._stamp:
+            self._seen = True  # the file was there before this change, or is there after it
             self._take(read_keys(self._path))
             self._stamp = stamp
 

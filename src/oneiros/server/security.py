@@ -82,7 +82,7 @@ class HostsAndOrigins:
     def _may_ask(self, origin: str | None, host: str, site: str | None) -> bool:
         if origin is None:
             return site in (None, "none", "same-origin")
-        return origin in self._origins or urlsplit(origin).netloc.lower() == host.lower()
+        return origin in self._origins or _origin_name(origin) == host.lower()
 
 
 def host_name(host: str) -> str:
@@ -91,6 +91,14 @@ def host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _origin_name(origin: str) -> str | None:
+    """Name and port of an Origin header, in lower case; None where it is malformed."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _is_address(name: str) -> bool:
@@ -151,7 +159,7 @@ class Authentication:
 
     def _principal(self, authorization: str) -> Principal:
         keys = self._settings.keys
-        if keys is None or (keys.empty and self._settings.on_loopback):
+        if keys is None or (self._settings.on_loopback and not keys.needed):
             return LOCAL
         scheme, _, secret = authorization.partition(" ")
         challenge = {"WWW-Authenticate": "Bearer"}
