@@ -1,5 +1,7 @@
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 import httpx
 import pytest
@@ -7,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneiros.engine.local_model import LocalModel
-from oneiros.server import bodies
+from oneiros.server import bodies, errors
 from oneiros.server.bodies import DEEPEST_JSON, parse_json
-from oneiros.server.errors import ApiError
+from oneiros.server.errors import ApiError, validation_error
 from oneiros.server.settings import Settings
 from tests.server.conftest import NAME, FakeServer, fake_server
 
@@ -42,6 +44,10 @@ JSON = {"content-type": "application/json"}
         b'{"tools": ' + b"[" * 70 + b"]" * 70 + b"}",
         b"{" * 3000,
         b"x" * 1_000_000,
+        b'{"model": "a", "model": "fake", "messages": [], "prompt": "x", "input": "x"}',
+        b'{"model": "fake", "tools": [{"type": 1, "type": 2}], "prompt": "x", "input": "x"}',
+        b"[" + b"[]," * 3_000_000 + b"0]",
+        b"[" + b'"",' * 3_000_000 + b"0]",
     ],
     ids=lambda body: repr(body[:24]),
 )
@@ -139,6 +145,71 @@ def test_depth_is_bounded_exactly() -> None:
     assert parse_json(nested(DEEPEST_JSON))
     with pytest.raises(ApiError, match="levels"):
         parse_json(nested(DEEPEST_JSON + 1))
+
+
+@pytest.mark.parametrize(
+    "list_of",
+    [
+        lambda count: b"[" + b"0," * (count - 1) + b"0]",
+        lambda count: b"[" + b"[]," * (count - 2) + b"[]]",
+        lambda count: b"[" + b'"",' * (count - 1) + b'""]',
+    ],
+    ids=["values", "lists", "strings"],
+)
+def test_numbers_of_things_are_bounded_exactly(
+    list_of: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MOST_VALUES", "MOST_CONTAINERS", "MOST_STRINGS"):
+        monkeypatch.setattr(bodies, name, 100)
+    assert parse_json(list_of(100))
+    with pytest.raises(ApiError, match="more than 100"):
+        parse_json(list_of(102))
+
+
+def test_what_is_in_a_text_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MOST_VALUES", "MOST_CONTAINERS", "MOST_STRINGS"):
+        monkeypatch.setattr(bodies, name, 10)
+    text = '{"a": [1, 2], \\"b\\\\": []},' * 1000
+    assert parse_json(json.dumps([text, {"b": text}]).encode()) == [text, {"b": text}]
+
+
+def test_a_name_twice_is_told() -> None:
+    with pytest.raises(ApiError, match="'role' is there twice"):
+        parse_json(b'{"messages": [{"role": "user", "role": "system", "content": "x"}]}')
+
+
+PLACES = {
+    "/v1/chat/completions": ("messages", "tools", "modalities", "stop"),
+    "/v1/completions": ("prompt",),
+    "/v1/responses": ("input", "tools", "include"),
+    "/v1/embeddings": ("input",),
+    "/tokenize": ("messages", "tools"),
+    "/detokenize": ("tokens",),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("url", "field"), [(url, field) for url, fields in PLACES.items() for field in fields]
+)
+async def test_of_many_mistakes_few_are_written_down(
+    client: httpx.AsyncClient, url: str, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    def counting(errors: Sequence[Mapping[str, Any]], body: object) -> ApiError:
+        found.append(len(errors))
+        return validation_error(errors, body)
+
+    monkeypatch.setattr(errors, "validation_error", counting)
+    for items in ([-1] * 50_000, [None] * 50_000, [-1] + [{"role": 0}] * 9_000):
+        response = await client.post(url, json={"model": NAME, field: items})
+        assert response.status_code == 400
+    names = {str(number): -1000 for number in range(50_000)}
+    for fields in (names, {"logit_bias": names}, {"metadata": names}):
+        response = await client.post(url, json={"model": NAME, **fields})
+        assert response.status_code == 400
+    assert max(found) < 40
 
 
 @given(st.binary(max_size=200))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Coroutine, Iterable
+import re
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, NoReturn
 
 from fastapi.routing import APIRoute
@@ -18,6 +20,17 @@ from oneiros.server.errors import ApiError, error_response
 
 DEEPEST_JSON = 64
 """Levels of lists and objects; templates and grammars recurse over what is in a request."""
+
+MOST_CONTAINERS = 20_000
+"""Lists and objects in a body: each costs microseconds, in which other streams stand still."""
+
+MOST_STRINGS = 200_000
+"""Names of fields, and texts."""
+
+MOST_VALUES = 1_000_000
+"""What all lists and objects of a body may hold together: token ids, above all."""
+
+_STRINGS = re.compile(rb'"[^"]*"?')
 
 BODY_SECONDS = 60.0
 """In which a whole body has to come."""
@@ -64,7 +77,7 @@ class BodyLimit:
 
 
 class StrictRequest(Request):
-    """A request whose JSON is strict: finite numbers, Unicode text, bounded depth."""
+    """A request whose JSON is strict: finite numbers, Unicode text, bounded depth and number."""
 
     async def json(self) -> Any:
         return parse_json(await self.body())
@@ -87,10 +100,18 @@ def parse_json(body: bytes) -> Any:
 
     Raises:
         ApiError: 400; it is no UTF-8 or no JSON, has numbers that are not finite, strings that
-            are no Unicode text, or more levels than `DEEPEST_JSON`.
+            are no Unicode text, a name twice in an object, or more levels than `DEEPEST_JSON`,
+            lists and objects than `MOST_CONTAINERS`, strings than `MOST_STRINGS`, or values
+            than `MOST_VALUES`.
     """
+    _check_size(body)
     try:
-        value = json.loads(body.decode(), parse_constant=_not_finite, parse_float=_finite)
+        value = json.loads(
+            body.decode(),
+            parse_constant=_not_finite,
+            parse_float=_finite,
+            object_pairs_hook=_with_unique_names,
+        )
     except UnicodeDecodeError as error:
         raise _malformed(f"byte {error.start:,} is not UTF-8") from error
     except RecursionError as error:
@@ -105,21 +126,52 @@ def parse_json(body: bytes) -> Any:
     return value
 
 
+def _with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; readers disagree about which of two fields of one name counts."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        times = Counter(name for name, _ in pairs)
+        raise ValueError(f"the name {max(times, key=times.__getitem__)[:50]!r} is there twice")
+    return fields
+
+
+def _check_size(body: bytes) -> None:
+    """Refuse what would take seconds to parse; large texts are none of it."""
+    if not any(_excesses(body)):
+        return
+    body = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if body.count(b'"') > 2 * MOST_STRINGS:
+        raise _malformed(f"more than {MOST_STRINGS:,} strings")
+    for what in _excesses(_STRINGS.sub(b"", body)):
+        raise _malformed(f"more than {what}")
+
+
+def _excesses(body: bytes) -> Iterator[str]:
+    """What there is too much of, where texts count as if they were JSON."""
+    if body.count(b'"') > 2 * MOST_STRINGS:
+        yield f"{MOST_STRINGS:,} strings"
+    if body.count(b"[") + body.count(b"{") > MOST_CONTAINERS:
+        yield f"{MOST_CONTAINERS:,} lists and objects"
+    if body.count(b",") > MOST_VALUES:
+        yield f"{MOST_VALUES:,} values"
+
+
 def _check_depth(value: object) -> None:
-    level = [value]
+    level = _containers([value])
     for _ in range(DEEPEST_JSON):
-        level = [child for parent in level for child in _children(parent)]
         if not level:
             return
-    raise _malformed(f"more than {DEEPEST_JSON} levels")
+        level = [
+            child
+            for parent in level
+            for child in _containers(parent.values() if isinstance(parent, dict) else parent)
+        ]
+    if level:
+        raise _malformed(f"more than {DEEPEST_JSON} levels")
 
 
-def _children(value: object) -> list[object]:
-    """The lists and objects in a value."""
-    items = value.values() if isinstance(value, dict) else value
-    if not isinstance(items, Iterable) or isinstance(items, str):
-        return []
-    return [child for child in items if isinstance(child, dict | list)]
+def _containers(values: Iterable[object]) -> list[dict[str, object] | list[object]]:
+    return [value for value in values if isinstance(value, dict | list)]
 
 
 def _check_text(value: object) -> None:

@@ -10,7 +10,14 @@ from pydantic import Field, StringConstraints
 from oneiros.model.chat_format import Message
 from oneiros.server.chat_prompts import JsonObject, Question
 from oneiros.server.errors import ApiError
-from oneiros.server.requests import MOST_TOP_LOGPROBS, SamplingFields, Strict
+from oneiros.server.requests import (
+    ITEMS,
+    MOST_TOOLS,
+    MOST_TOP_LOGPROBS,
+    SOME_ITEMS,
+    SamplingFields,
+    Strict,
+)
 
 JSON_OBJECT = {"type": "object"}
 
@@ -38,10 +45,10 @@ class ChatMessage(Strict):
     """One message of the conversation so far."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], ITEMS] | None = None
     reasoning_content: str | None = None
     name: str | None = None
-    tool_calls: list[ToolCallMessage] | None = None
+    tool_calls: Annotated[list[ToolCallMessage], ITEMS] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
     annotations: list[Any] | None = Field(None, max_length=0)
@@ -65,6 +72,9 @@ class Function(Strict):
 class Tool(Strict):
     type: Literal["function"]
     function: Function
+
+
+Tools = Annotated[list[Tool], Field(max_length=MOST_TOOLS, fail_fast=True)]
 
 
 class NamedFunction(Strict):
@@ -99,16 +109,16 @@ class JsonSchemaFormat(Strict):
 class ChatRequest(SamplingFields):
     """The body of POST /v1/chat/completions."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Annotated[list[ChatMessage], SOME_ITEMS]
     max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
-    tools: list[Tool] | None = Field(None, max_length=512)
+    tools: Tools | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]], ITEMS] | None = None
     reasoning_effort: None = None
     verbosity: Literal["medium"] | None = None
     audio: None = None

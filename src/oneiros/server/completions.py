@@ -42,7 +42,8 @@ _AT_ONCE = 16
 _LONG_TEXT = 20_000
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+_PROMPTS = Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -50,12 +51,7 @@ router = APIRouter(route_class=StrictRoute)
 class CompletionRequest(SamplingFields):
     """The body of POST /v1/completions."""
 
-    prompt: (
-        str
-        | TokenIds
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_PROMPTS)]
-    )
+    prompt: str | TokenIds | Annotated[list[str], _PROMPTS] | Annotated[list[TokenIds], _PROMPTS]
     max_tokens: int | None = Field(
         None, ge=0, le=2**31 - 1, description="Default: 16. 0 is for `echo`."
     )

@@ -33,7 +33,7 @@ class EmbeddingRequest(Strict):
     """
 
     model: str
-    input: str | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)]
+    input: str | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, description="Must be the model's own number.")
     user: Ignored = None

@@ -28,6 +28,9 @@ from oneiros.model.chat_format import ChatFormatError
 RETRY_SECONDS = 1
 """What a client that met a full queue is told to wait: a few replies end in that time."""
 
+_FINDINGS = 100
+"""Of a body that is wrong in many places, so many are looked at to name one."""
+
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -150,7 +153,7 @@ def validation_error(errors: Sequence[Mapping[str, Any]], body: object) -> ApiEr
             "The body must be a JSON object, sent as Content-Type: application/json.",
             code="invalid_json",
         )
-    found = [(_place(error["loc"][1:], body, error["type"]), error) for error in errors]
+    found = [(_place(error["loc"][1:], body, error["type"]), error) for error in errors[:_FINDINGS]]
     place, error = max(
         found, key=lambda entry: (not entry[1]["type"].endswith("_type"), len(entry[0]))
     )
@@ -164,7 +167,7 @@ def validation_error(errors: Sequence[Mapping[str, Any]], body: object) -> ApiEr
         case "missing":
             message, code = f"{param} is missing.", "missing_field"
         case "value_error":
-            message, code = f"{param}: {error['ctx']['error']}", "invalid_value"
+            message, code = f"{param or 'The body'}: {error['ctx']['error']}", "invalid_value"
         case _:
             message, code = f"{param}: {error['msg']}.", "invalid_value"
     return ApiError(400, message, param=param or None, code=code)

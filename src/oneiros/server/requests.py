@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from oneiros.engine.requests import INTERACTIVE
 from oneiros.engine.sampling import SamplingOptions
@@ -16,6 +16,9 @@ from oneiros.server.errors import ApiError
 
 MOST_CHOICES = 16
 MOST_TOP_LOGPROBS = 20
+MOST_ITEMS = 10_000
+MOST_TOOLS = 512
+_MOST_FIELDS = 100
 _LARGEST = 2**31 - 1
 
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -23,11 +26,24 @@ Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 Ignored = Annotated[Any, Field(description="Accepted, and without effect here.")]
 
+# Told of one mistake only: a report of all in a large body would take seconds and much memory.
+FIRST_MISTAKE = Field(fail_fast=True)
+ITEMS = Field(max_length=MOST_ITEMS, fail_fast=True)
+SOME_ITEMS = Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)
+
 
 class Strict(BaseModel):
     """JSON that means what it says: unknown fields are errors, and texts are no numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_number_of_fields(cls, value: Any) -> Any:
+        """Raise ValueError before each of many unknown fields becomes an error of its own."""
+        if isinstance(value, dict) and len(value) > _MOST_FIELDS:
+            raise ValueError(f"an object has more than {_MOST_FIELDS} fields.")
+        return value
 
 
 class StreamOptions(Strict):
@@ -49,7 +65,7 @@ class SamplingFields(Strict):
     presence_penalty: float | None = Field(None, ge=-100, le=100)
     frequency_penalty: float | None = Field(None, ge=-100, le=100)
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
-    logit_bias: dict[TokenText, Bias] | None = None
+    logit_bias: Annotated[dict[TokenText, Bias], FIRST_MISTAKE] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
     stop: StopText | Annotated[list[StopText], Field(max_length=MOST_CHOICES)] | None = None

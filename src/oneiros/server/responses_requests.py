@@ -17,7 +17,15 @@ from oneiros.server.chat_requests import (
     described_function,
 )
 from oneiros.server.errors import ApiError
-from oneiros.server.requests import MOST_TOP_LOGPROBS, Ignored, Strict
+from oneiros.server.requests import (
+    FIRST_MISTAKE,
+    ITEMS,
+    MOST_TOOLS,
+    MOST_TOP_LOGPROBS,
+    SOME_ITEMS,
+    Ignored,
+    Strict,
+)
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -34,7 +42,7 @@ class InputMessage(Strict):
 
     type: Literal["message"] | None = None
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[InputText]
+    content: str | Annotated[list[InputText], ITEMS]
     id: Ignored = None
     status: Status | None = None
     phase: Ignored = None
@@ -56,7 +64,7 @@ class InputResult(Strict):
 
     type: Literal["function_call_output"]
     call_id: str
-    output: str | list[InputText]
+    output: str | Annotated[list[InputText], ITEMS]
     id: Ignored = None
     status: Status | None = None
 
@@ -70,7 +78,7 @@ class InputReasoning(Strict):
     """What the model thought before an earlier answer."""
 
     type: Literal["reasoning"]
-    content: list[ReasoningText] | None = None
+    content: Annotated[list[ReasoningText], ITEMS] | None = None
     summary: Ignored = None
     id: Ignored = None
     encrypted_content: None = None
@@ -118,7 +126,7 @@ class ResponsesRequest(Strict):
     """The body of POST /v1/responses. Nothing is stored: the whole conversation is in `input`."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-    input: str | Annotated[list[InputItem], Field(min_length=1)]
+    input: str | Annotated[list[InputItem], SOME_ITEMS]
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
     temperature: float | None = Field(None, ge=0, le=100)
@@ -126,12 +134,12 @@ class ResponsesRequest(Strict):
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
     stream: bool | None = None
     text: TextSettings | None = None
-    tools: list[FunctionTool] | None = Field(None, max_length=512)
+    tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     priority: int | None = Field(None, ge=INTERACTIVE, le=100)
-    include: list[Literal["message.output_text.logprobs"]] | None = None
-    metadata: dict[str, str] | None = None
+    include: Annotated[list[Literal["message.output_text.logprobs"]], ITEMS] | None = None
+    metadata: Annotated[dict[str, str], FIRST_MISTAKE] | None = None
     user: Ignored = None
     safety_identifier: Ignored = None
     prompt_cache_key: Ignored = None

@@ -13,9 +13,9 @@ from starlette.responses import Response
 from oneiros.server.answers import json_response
 from oneiros.server.bodies import StrictRoute
 from oneiros.server.chat_prompts import Question, chat_prompt
-from oneiros.server.chat_requests import ChatMessage, Tool, described_function, plain_message
+from oneiros.server.chat_requests import ChatMessage, Tools, described_function, plain_message
 from oneiros.server.errors import ApiError
-from oneiros.server.requests import Strict
+from oneiros.server.requests import FIRST_MISTAKE, SOME_ITEMS, Strict
 from oneiros.server.serving import serving_of
 from oneiros.server.sse import unless_disconnected
 
@@ -29,8 +29,8 @@ class TokenizeRequest(Strict):
 
     model: ModelName
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
-    tools: list[Tool] | None = Field(None, max_length=512)
+    messages: Annotated[list[ChatMessage], SOME_ITEMS] | None = None
+    tools: Tools | None = None
     add_special_tokens: bool | None = Field(
         None, description="Begin a text as the model begins one; default: true."
     )
@@ -48,7 +48,7 @@ class DetokenizeRequest(Strict):
     """The body of POST /detokenize."""
 
     model: ModelName
-    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    tokens: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], FIRST_MISTAKE]
 
 
 class DetokenizeAnswer(BaseModel):
