@@ -1,6 +1,11 @@
+import threading
+
 import httpx
 import pytest
 
+from oneiros.engine.local_model import LocalModel
+from oneiros.server import chat_prompts
+from oneiros.server.chat_prompts import ChatPrompt, Question
 from tests.server.conftest import NAME, FakeServer
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +36,43 @@ async def test_a_conversation_is_counted_as_it_is_generated_from(
         counted = (await client.post("/tokenize", json=fields)).json()
         await client.post("/v1/chat/completions", json=fields)
         assert tuple(counted["tokens"]) == server.service.requests[-1].prompt
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": "x" * 30_000}]},
+        {"messages": [{"role": "user", "content": ""}] * 2000},
+        {
+            "messages": [{"role": "user", "content": "x"}],
+            "tools": [{"type": "function", "function": {"name": "f", "description": "x" * 30_000}}],
+        },
+        {
+            "messages": [{"role": "user", "content": "x"}],
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "s", "schema": {"enum": ["x" * 30_000]}},
+            },
+        },
+    ],
+    ids=["text", "messages", "tools", "schema"],
+)
+async def test_the_prompts_of_long_requests_are_made_in_a_thread(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, fields: dict
+) -> None:
+    threads: list[threading.Thread] = []
+    make = chat_prompts._chat_prompt
+
+    def noting(model: LocalModel, question: Question) -> ChatPrompt:
+        threads.append(threading.current_thread())
+        return make(model, question)
+
+    monkeypatch.setattr(chat_prompts, "_chat_prompt", noting)
+    response = await client.post("/v1/chat/completions", json={"model": NAME, **fields})
+    assert response.status_code == 200
+    short = {"model": NAME, "messages": [{"role": "user", "content": "x"}]}
+    assert (await client.post("/v1/chat/completions", json=short)).status_code == 200
+    assert [thread is threading.main_thread() for thread in threads] == [False, True]
 
 
 @pytest.mark.parametrize(

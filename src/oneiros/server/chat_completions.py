@@ -32,7 +32,7 @@ from oneiros.server.answers import (
     usage_of,
 )
 from oneiros.server.bodies import StrictRoute
-from oneiros.server.chat_prompts import chat_prompt
+from oneiros.server.chat_prompts import ChatPrompt, chat_prompt
 from oneiros.server.chat_requests import ChatRequest
 from oneiros.server.generating import Caller, Reply
 from oneiros.server.logprobs import chat_logprobs
@@ -60,7 +60,8 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
         )
         held.callback(lease.release)
         model = lease.language_model
-        replies = await _replies(serving, model, body, caller)
+        prompt = await chat_prompt(model, body.question(), len(await request.body()))
+        replies = _replies(serving, model, body, prompt, caller)
         for reply in replies:
             held.push_async_callback(reply.close)
         if not body.stream:
@@ -72,11 +73,10 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
         return EventStream(sources, lambda: chunks.ending(replies), held.pop_all().aclose)
 
 
-async def _replies(
-    serving: Serving, model: LocalModel, body: ChatRequest, caller: Caller
+def _replies(
+    serving: Serving, model: LocalModel, body: ChatRequest, prompt: ChatPrompt, caller: Caller
 ) -> list[Reply]:
     """One reply for each choice; nothing is generated yet."""
-    prompt = await chat_prompt(model, body.question())
     request = GenerationRequest(
         prompt=prompt.ids,
         sampling=body.sampling(model.tokenizer.vocabulary_size, body.token_limit),

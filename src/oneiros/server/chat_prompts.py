@@ -9,7 +9,7 @@ from typing import Any
 
 from oneiros.engine.local_model import LocalModel
 from oneiros.engine.requests import ConstraintSpec
-from oneiros.model.chat_format import ChatFormat, Message
+from oneiros.model.chat_format import Message
 from oneiros.model.json_schema import enforceable_schema
 from oneiros.model.tool_call_parser import END_THINK, ToolCallParser
 from oneiros.model.tool_calls import ToolCallFormat, tool_call_format
@@ -18,8 +18,9 @@ from oneiros.server.errors import ApiError
 
 JsonObject = dict[str, Any]
 
-_LONG_TEXT = 20_000
-"""Characters from which tokenising takes milliseconds, in which other streams would stand still."""
+LONG_BODY = 20_000
+"""Bytes of a request from which templates, tokenisers and grammars take milliseconds, in which
+other streams would stand still: they run in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,19 @@ class Question:
     schema: JsonObject | None = None  # JSON schema that the reply matches
 
 
-async def chat_prompt(model: LocalModel, question: Question) -> ChatPrompt:
-    """Render the messages and the tools of a request.
+async def chat_prompt(model: LocalModel, question: Question, size: int) -> ChatPrompt:
+    """Render the messages and the tools of a request, whose body has `size` bytes.
 
     Raises:
         ApiError: 400; the model has no chat format, or fields do not go together.
         ChatFormatError, TokenizationError, ConstraintError: the messages or tools do not do.
     """
+    if size < LONG_BODY:
+        return _chat_prompt(model, question)
+    return await asyncio.to_thread(_chat_prompt, model, question)
+
+
+def _chat_prompt(model: LocalModel, question: Question) -> ChatPrompt:
     chat_format, tools = model.chat_format, question.tools
     if chat_format is None:
         message = f"{model.name} has no chat format: use /v1/completions."
@@ -73,10 +80,8 @@ async def chat_prompt(model: LocalModel, question: Question) -> ChatPrompt:
         constraint = ConstraintSpec("lark", grammar)
     elif question.schema is not None:
         constraint = _schema_constraint(question.schema, calls)
-    if sum(len(message["content"]) for message in question.messages) < _LONG_TEXT:
-        ids = _render(chat_format, calls, question.messages, tools)
-    else:
-        ids = await asyncio.to_thread(_render, chat_format, calls, question.messages, tools)
+    told, printed = with_tools(calls, question.messages, tools)
+    ids = chat_format.render(told, tools=printed)
     return ChatPrompt(tuple(ids), constraint, calls, tools)
 
 
@@ -91,13 +96,3 @@ def _schema_constraint(schema: JsonObject, calls: ToolCallFormat) -> ConstraintS
         f"answer: %json {answer}\n"
         f'thought[lazy]: /(?s:.*)/ "{END_THINK}"\n',
     )
-
-
-def _render(
-    chat_format: ChatFormat,
-    calls: ToolCallFormat,
-    messages: list[Message],
-    tools: list[JsonObject],
-) -> list[int]:
-    told, printed = with_tools(calls, messages, tools)
-    return chat_format.render(told, tools=printed)

@@ -27,6 +27,7 @@ from oneiros.server.answers import (
     usage_of,
 )
 from oneiros.server.bodies import StrictRoute
+from oneiros.server.chat_prompts import LONG_BODY
 from oneiros.server.errors import ApiError
 from oneiros.server.generating import Caller, Reply
 from oneiros.server.logprobs import CompletionLogprobs
@@ -38,8 +39,6 @@ MOST_PROMPTS = 256
 _DEFAULT_TOKENS = 16
 _AT_ONCE = 16
 """Replies of one request that are generated at the same time; the rest waits here."""
-
-_LONG_TEXT = 20_000
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
@@ -106,7 +105,10 @@ async def create_completion(request: Request, body: CompletionRequest) -> Respon
         )
         held.callback(lease.release)
         model = lease.language_model
-        prompts = await _prompts(model, body)
+        if len(await request.body()) < LONG_BODY:
+            prompts = _prompts(model, body)
+        else:
+            prompts = await asyncio.to_thread(_prompts, model, body)
         choices = _choices(serving, model, body, prompts, caller)
         for choice in choices:
             held.push_async_callback(choice.reply.close)
@@ -121,7 +123,7 @@ async def create_completion(request: Request, body: CompletionRequest) -> Respon
         return EventStream(sources, lambda: chunks.ending(choices), held.pop_all().aclose)
 
 
-async def _prompts(model: LocalModel, body: CompletionRequest) -> list[tuple[int, ...]]:
+def _prompts(model: LocalModel, body: CompletionRequest) -> list[tuple[int, ...]]:
     """The prompts as token ids.
 
     Raises:
@@ -136,12 +138,7 @@ async def _prompts(model: LocalModel, body: CompletionRequest) -> list[tuple[int
         texts = [text for text in given if not isinstance(text, int)]
     prompts = []
     for text in texts:
-        if isinstance(text, list):
-            ids = text
-        elif len(text) < _LONG_TEXT:
-            ids = model.tokenizer.prompt_ids(text)
-        else:
-            ids = await asyncio.to_thread(model.tokenizer.prompt_ids, text)
+        ids = text if isinstance(text, list) else model.tokenizer.prompt_ids(text)
         if not ids:
             # What begins a document is also what ends one.
             start = model.tokenizer.bos_id

@@ -16,7 +16,7 @@ from oneiros.engine.replies import ReplyStream
 from oneiros.engine.requests import GenerationRequest
 from oneiros.server.answers import finish_reason, json_response, streaming_or
 from oneiros.server.bodies import StrictRoute
-from oneiros.server.chat_prompts import chat_prompt
+from oneiros.server.chat_prompts import ChatPrompt, chat_prompt
 from oneiros.server.generating import Caller, Reply
 from oneiros.server.responses_output import ResponseOutput
 from oneiros.server.responses_requests import ResponsesRequest
@@ -98,7 +98,8 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
         )
         held.callback(lease.release)
         model = lease.language_model
-        reply = await _reply(serving, model, body, caller)
+        prompt = await chat_prompt(model, body.question(), len(await request.body()))
+        reply = _reply(serving, model, body, prompt, caller)
         held.push_async_callback(reply.close)
         output = ResponseOutput(body, model.name, model.tokenizer)
         if not body.stream:
@@ -108,10 +109,13 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
         return EventStream([_events(reply, output)], lambda: b"", held.pop_all().aclose)
 
 
-async def _reply(
-    serving: Serving, model: LocalModel, body: ResponsesRequest, caller: Caller
+def _reply(
+    serving: Serving,
+    model: LocalModel,
+    body: ResponsesRequest,
+    prompt: ChatPrompt,
+    caller: Caller,
 ) -> Reply:
-    prompt = await chat_prompt(model, body.question())
     request = GenerationRequest(
         prompt=prompt.ids,
         sampling=body.sampling(),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
+from oneiros.model.tokenizer import Tokenizer
 from oneiros.server.answers import json_response
 from oneiros.server.bodies import StrictRoute
 from oneiros.server.chat_prompts import Question, chat_prompt
@@ -78,10 +79,13 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Response:
             messages = [plain_message(m, index) for index, m in enumerate(body.messages or ())]
             functions = [tool.function for tool in body.tools or ()]
             tools = [described_function(f.name, f.description, f.parameters) for f in functions]
-            ids = [*(await chat_prompt(model, Question(messages, tools))).ids]
-        strings = [model.tokenizer.token_text(token) for token in ids]
+            size = len(await request.body())
+            ids = [*(await chat_prompt(model, Question(messages, tools), size)).ids]
+        strings = None
+        if body.return_token_strs:
+            strings = await asyncio.to_thread(_strings, model.tokenizer, ids)
         answer = {"tokens": ids, "count": len(ids), "max_model_len": model.context}
-        return json_response(answer | {"token_strs": strings if body.return_token_strs else None})
+        return json_response(answer | {"token_strs": strings})
     finally:
         lease.release()
 
@@ -101,6 +105,11 @@ async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
         if max(body.tokens, default=0) >= tokenizer.vocabulary_size:
             message = f"Token ids are below {tokenizer.vocabulary_size}."
             raise ApiError(400, message, param="tokens", code="invalid_value")
-        return json_response({"prompt": tokenizer.decode(body.tokens)})
+        text = await asyncio.to_thread(tokenizer.decode, body.tokens)
+        return json_response({"prompt": text})
     finally:
         lease.release()
+
+
+def _strings(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    return [tokenizer.token_text(token) for token in ids]
