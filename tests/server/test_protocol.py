@@ -1,15 +1,16 @@
 """Connections that do not behave, against the real HTTP stack."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from oneiros.engine.local_model import LocalModel
-from oneiros.server import protocol
+from oneiros.server import lifecycle, protocol
 from oneiros.server.lifecycle import bind, serve
-from tests.server.conftest import FakeServer, fake_server
+from tests.server.conftest import NAME, FakeServer, fake_server
 
 pytestmark = pytest.mark.anyio
 
@@ -92,6 +93,58 @@ async def test_requests_may_follow_each_other_slowly(
             length = int(head.lower().partition(b"content-length: ")[2].split(b"\r")[0])
             await reader.readexactly(length)
             await asyncio.sleep(0.3)
+
+
+def generating(server: FakeServer) -> bytes:
+    """A request whose answer never ends."""
+    server.service.endless = True
+    body = {"model": NAME, "prompt": "x", "max_tokens": 2**31 - 1, "stream": True, "echo": True}
+    data = json.dumps({**body, "logprobs": None}).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+    return head + b"\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+
+
+async def test_who_does_not_read_the_answer_is_disconnected(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "SEND_SECONDS", 0.2)
+    async with connected(server) as (reader, writer):
+        writer.write(generating(server))
+        await reader.readuntil(b"data: ")
+        assert server.service.running == 1
+        async with asyncio.timeout(30):
+            while server.service.running:
+                await asyncio.sleep(0.01)
+
+
+async def test_who_reads_slowly_is_not(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "SEND_SECONDS", 1.0)
+    async with connected(server) as (reader, writer):
+        writer.write(generating(server))
+        for _ in range(60):
+            assert await reader.read(1 << 20)
+            await asyncio.sleep(0.03)
+        assert server.service.running == 1
+
+
+async def test_the_end_does_not_wait_for_ever(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "DRAIN_SECONDS", 0.3)
+    with bind("127.0.0.1", 0) as listener:
+        ready = asyncio.Event()
+        port = listener.getsockname()[1]
+        task = asyncio.create_task(serve(server.app, listener, ready.set))
+        await ready.wait()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(generating(server))
+        async with asyncio.timeout(30):
+            while not server.service.running:
+                await asyncio.sleep(0.01)
+            server.app.state.serving.draining = True
+            assert await task is False
+        assert server.service.running == 0
+        writer.close()
 
 
 @pytest.mark.parametrize(

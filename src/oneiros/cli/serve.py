@@ -134,7 +134,8 @@ def command(
     """Serve models through OpenAI's API.
 
     On this machine nobody needs a key until the first one is made (`oneiros keys create`). Other
-    machines always need one. Ctrl-C lets running replies finish; a second one ends at once."""
+    machines always need one. Ctrl-C lets running replies finish, for a minute at most; a second
+    one ends at once."""
     from oneiros.engine.worker import EngineSettings
     from oneiros.server.keys import KeyRing, key_file
     from oneiros.server.lifecycle import bind

@@ -8,6 +8,7 @@ import errno
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -18,7 +19,11 @@ from oneiros.errors import OneirosError
 from oneiros.server.protocol import BoundedHttp
 from oneiros.server.serving import Serving
 
+DRAIN_SECONDS = 60.0
+"""From the first signal, in which running replies can finish; those that then still run are cut."""
+
 _KEEP_ALIVE_SECONDS = 30
+_FLUSH_SECONDS = 10  # for what was sent to closing connections, and is not yet read
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -64,6 +69,8 @@ def address_of(listener: socket.socket) -> str:
 class Server(uvicorn.Server):
     """Uvicorn, but the first signal lets running replies finish, and the second ends at once.
 
+    After `DRAIN_SECONDS` it ends too: a client that does not read would hold it for ever.
+
     New requests are refused with a 503 in between: a closed port would tell a client nothing.
     """
 
@@ -71,14 +78,20 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._serving = serving
         self._ready = ready
+        self._drained_by: float | None = None  # time.monotonic()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
 
     async def on_tick(self, counter: int) -> bool:
-        if self._serving.draining and not self._serving.running:
-            self.should_exit = True
+        if self._serving.draining:
+            if self._drained_by is None:
+                self._drained_by = time.monotonic() + DRAIN_SECONDS
+            if not self._serving.running:
+                self.should_exit = True
+            elif time.monotonic() > self._drained_by:
+                self.should_exit = self.force_exit = True
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
@@ -118,6 +131,7 @@ async def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_FLUSH_SECONDS,
     )
     serving: Serving = app.state.serving
     server = Server(config, serving, ready)
