@@ -19,7 +19,7 @@ from oneiros.model.tokenizer import Tokenizer
 from oneiros.training.config import PretrainConfig, pretrain_config
 from oneiros.training.documents import find_files, source_of
 from oneiros.training.events import Evaluated, Event
-from oneiros.training.export import export_model
+from oneiros.training.export import export_model, is_exported
 from oneiros.training.optimizer import whole
 from oneiros.training.pretrain import Outcome, pretrain
 from oneiros.training.processes import Processes, choose_device, joined_processes
@@ -249,6 +249,7 @@ def _save_model(outcome: Outcome, run: RunFolder, tokenizer: Path, processes: Pr
     state = {name: whole(parameter.detach()) for name, parameter in network.named_parameters()}
     if processes.first and not run.model.exists():
         save_folder(network, run.model, tokenizer=tokenizer, state=state)
+    if processes.first and not is_exported(run.model):
         export_model(run.model)
     processes.wait()
 

@@ -37,7 +37,7 @@ from oneiros.training.conversations import (
 )
 from oneiros.training.documents import find_files, source_of
 from oneiros.training.events import Evaluated, Event
-from oneiros.training.export import export_model
+from oneiros.training.export import export_model, is_exported
 from oneiros.training.finetune import FinetuneConfig, finetune, finetune_config
 from oneiros.training.lora import merge, save_adapter
 from oneiros.training.network import NetworkConfig
@@ -323,6 +323,7 @@ def _save_model(
         merge(network)
     if not run.model.exists():
         save_folder(network, run.model, tokenizer=model)
+    if not is_exported(run.model):
         export_model(run.model)
 
 

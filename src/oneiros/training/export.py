@@ -12,6 +12,11 @@ TYPES = (TensorType.F16, TensorType.Q8_0, TensorType.Q4_1)
 """What every stage writes: as good as exact, half of that, and what runs fastest."""
 
 
+def is_exported(folder: Path, types: Sequence[TensorType] = TYPES) -> bool:
+    """Whether `export_model` has written all its files."""
+    return all(_file(folder, tensor_type).exists() for tensor_type in types)
+
+
 def export_model(
     folder: Path,
     *,
@@ -39,7 +44,7 @@ def export_model(
     """
     files = []
     for tensor_type in types:
-        path = folder.with_name(f"{folder.name}-{tensor_type.name.lower()}.gguf")
+        path = _file(folder, tensor_type)
         path.unlink(missing_ok=True)
 
         def told(done: int, total: int, path: Path = path) -> None:
@@ -49,3 +54,7 @@ def export_model(
         convert(folder, path, tensor_type=tensor_type, name=name, progress=told)
         files.append(path)
     return files
+
+
+def _file(folder: Path, tensor_type: TensorType) -> Path:
+    return folder.with_name(f"{folder.name}-{tensor_type.name.lower()}.gguf")
