@@ -16,7 +16,7 @@ from oneiros.engine.requests import (
     Tokens,
     Usage,
 )
-from oneiros.errors import OneirosError
+from oneiros.errors import EngineFailedError, OneirosError
 
 
 class FakeService:
@@ -35,6 +35,7 @@ class FakeService:
         self.hold = asyncio.Event()  # tokens after the first come when this is set
         self.hold.set()
         self.healthy = True
+        self.failure: EngineFailedError | None = None  # the engine has given up, with this
         self.cached_tokens = 0
         self.requests: list[GenerationRequest] = []
         self.running = 0
@@ -45,6 +46,8 @@ class FakeService:
         self.requests.append(request)
         self.running += 1
         try:
+            if self.failure is not None:
+                raise self.failure
             if self.error is not None and self.error_after is None:
                 raise self.error
             asked = request.prompt_logprobs
@@ -68,6 +71,8 @@ class FakeService:
             self.running -= 1
 
     async def statistics(self) -> EngineStatistics:
+        if self.failure is not None:
+            raise self.failure
         if not self.healthy:
             await asyncio.Event().wait()
         return EngineStatistics(running=self.running, generated_tokens=self.produced)

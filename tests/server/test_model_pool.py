@@ -1,12 +1,16 @@
 import asyncio
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from oneiros.engine.local_model import LocalModel
-from oneiros.errors import ModelFileError, NotEnoughMemoryError
+from oneiros.errors import EngineFailedError, ModelFileError, NotEnoughMemoryError
+from oneiros.server import model_pool
+from oneiros.server.app import create_app
 from oneiros.server.errors import ApiError
 from oneiros.server.model_pool import ModelPool, ModelSource
+from oneiros.server.settings import Settings
 from tests.server.asgi import until
 from tests.server.fakes import FakeService
 
@@ -30,7 +34,7 @@ class Models:
             await self.gate.wait()
             if self.failing:
                 raise ModelFileError(f"{name} is damaged.")
-            self.services[name] = FakeService()
+            self.services[name] = FakeService([100])
             return replace(self._parts, name=name, service=self.services[name])
 
         return ModelSource(name, "language", load, size)
@@ -132,6 +136,61 @@ async def test_only_models_of_the_right_kind_are_given_out(models: Models) -> No
     with pytest.raises(ApiError) as missing:
         await pool.lease("z", "language")
     assert missing.value.status_code == 404
+
+
+async def test_a_model_whose_engine_has_given_up_is_loaded_anew(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_pool, "_RESTART_SECONDS", 0.0)
+    pool = ModelPool([models.source("a")], budget=1)
+    app = create_app(pool, Settings())
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    body = {"model": "a", "prompt": "x"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for found_by in ("/v1/completions", "/health"):
+            await use(pool, "a")
+            service = models.services["a"]
+            assert (await client.post("/v1/completions", json=body)).status_code == 200
+            service.failure = EngineFailedError("It ended five times.")
+            if found_by == "/health":
+                assert (await client.get(found_by)).status_code == 503
+            else:
+                assert (await client.post(found_by, json=body)).status_code == 500
+            assert (await client.post("/v1/completions", json=body)).status_code == 200
+            assert service.closed
+            assert models.services["a"] is not service
+            assert (await client.get("/health")).status_code == 200
+    assert models.loads == ["a", "a", "a"]
+
+
+async def test_an_engine_that_recovers_is_kept(models: Models) -> None:
+    pool = ModelPool([models.source("a")])
+    lease = await pool.lease("a", "language")
+    service = models.services["a"]
+    service.failure = EngineFailedError("It is being started again.")
+    pool.suspect(lease.language_model)
+    waiting = asyncio.create_task(pool.lease("a", "language"))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    service.failure = None
+    assert (await waiting).language_model is lease.language_model
+    assert models.loads == ["a"]
+
+
+async def test_an_engine_in_use_is_not_given_up(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_pool, "_RESTART_SECONDS", 0.0)
+    pool = ModelPool([models.source("a")])
+    lease = await pool.lease("a", "language")
+    models.services["a"].failure = EngineFailedError("It is being started again.")
+    pool.suspect(lease.language_model)
+    waiting = asyncio.create_task(pool.lease("a", "language"))
+    await asyncio.sleep(0.05)
+    assert not models.services["a"].closed
+    lease.release()
+    await waiting
+    assert models.loads == ["a", "a"]
 
 
 async def test_closing_unloads_all(models: Models) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from oneiros.engine.local_model import LocalModel
 from oneiros.engine.replies import Completed, Event, ReasoningDelta, ReplyStream
@@ -17,6 +18,7 @@ from oneiros.engine.requests import (
     Tokens,
     Usage,
 )
+from oneiros.errors import EngineFailedError
 from oneiros.server.keys import Principal
 from oneiros.server.metrics import Metrics
 
@@ -30,6 +32,7 @@ class Caller:
     principal: Principal
     metrics: Metrics
     arrived: float  # time.perf_counter() when the request came
+    engine_failed: Callable[[LocalModel], None]  # told whose engine did
 
 
 class Reply:
@@ -59,6 +62,7 @@ class Reply:
         self._unpaid = 0 if choice else len(request.prompt)
         self._stream = stream
         self._outputs = model.service.generate(_with_seed_of(request, choice))
+        self._engine_failed = partial(caller.engine_failed, model)
         self._limits = caller.principal.limits
         self._first_token = caller.metrics.first_token.labels(model.name)
         self._inter_token = caller.metrics.inter_token.labels(model.name)
@@ -68,7 +72,7 @@ class Reply:
 
     async def start(self) -> None:
         """Wait for the first output, so that a refused request is an error with a status."""
-        self._ahead = await anext(self._outputs)
+        self._ahead = await self._next()
         self._pay()
 
     async def events(self) -> AsyncIterator[list[Event]]:
@@ -79,7 +83,7 @@ class Reply:
                 if events:
                     yield events
             while self.completed is None:
-                events = self._take(await anext(self._outputs))
+                events = self._take(await self._next())
                 if events:
                     yield events
         finally:
@@ -88,6 +92,13 @@ class Reply:
     async def close(self) -> None:
         """Cancel what is still being generated."""
         await self._outputs.aclose()
+
+    async def _next(self) -> Output:
+        try:
+            return await anext(self._outputs)
+        except EngineFailedError:
+            self._engine_failed()
+            raise
 
     def _take(self, output: Output) -> list[Event]:
         self._pay()

@@ -10,8 +10,13 @@ from typing import Literal
 
 from oneiros.engine.embedding import Embedder
 from oneiros.engine.local_model import LocalModel
-from oneiros.errors import NotEnoughMemoryError
+from oneiros.errors import EngineFailedError, NotEnoughMemoryError
 from oneiros.server.errors import ApiError
+
+_RESTART_SECONDS = 5.0
+"""In which an engine that is being restarted answers again; one that does not is given up."""
+
+_RECHECK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class _Place:
     counted: bool = False  # its size is taken from the budget: it is loaded, or about to be
     users: int = 0
     used_at: float = 0.0
+    suspect: bool = False  # its engine failed: it is asked whether it lives before it is used
     loading: asyncio.Task[None] | None = None
 
 
@@ -107,12 +113,19 @@ class ModelPool:
             OneirosError: it cannot be loaded.
         """
         place = self._places[self.find(name, kind).name]
-        while place.loaded is None:
+        while place.loaded is None or place.suspect:
             if place.loading is None:
-                place.loading = asyncio.create_task(self._load(place))
+                prepare = self._load if place.loaded is None else self._check
+                place.loading = asyncio.create_task(prepare(place))
             # It goes on where whoever asked first goes away: others may wait for it too.
             await asyncio.shield(place.loading)
         return Lease(place)
+
+    def suspect(self, model: LocalModel) -> None:
+        """Note that an engine failed: if it does not recover, it is loaded anew when asked for."""
+        for place in self._places.values():
+            if place.loaded is model:
+                place.suspect = True
 
     async def close(self) -> None:
         """Unload all."""
@@ -130,6 +143,25 @@ class ModelPool:
             place.loaded = await place.source.load()
         finally:
             place.counted = place.loaded is not None
+            place.loading = None
+
+    async def _check(self, place: _Place) -> None:
+        """Find out whether an engine that failed answers again, and unload it if not."""
+        try:
+            patience = time.monotonic() + _RESTART_SECONDS
+            while isinstance(model := place.loaded, LocalModel):
+                try:
+                    await model.service.statistics()
+                except EngineFailedError:
+                    # Whoever uses it still may yet get an answer, or an error of its own.
+                    if time.monotonic() > patience and not place.users:
+                        await _unload(place)
+                    else:
+                        await asyncio.sleep(_RECHECK_SECONDS)
+                else:
+                    place.suspect = False
+                    return
+        finally:
             place.loading = None
 
     async def _make_room(self, wanted: _Place) -> None:
@@ -160,7 +192,7 @@ _PURPOSES = {"language": "chats and completions", "embedding": "embeddings"}
 
 
 async def _unload(place: _Place) -> None:
-    model, place.loaded = place.loaded, None
+    model, place.loaded, place.suspect = place.loaded, None, False
     if isinstance(model, LocalModel):
         await model.service.close()
     place.counted = False

@@ -74,7 +74,7 @@ async def health(request: Request) -> Response:
     if serving.draining:
         raise ApiError(503, "The server is shutting down.", code="shutting_down")
     for model in serving.models.language_models:
-        if await _statistics(model) is None:
+        if await _statistics(serving, model) is None:
             raise ApiError(
                 503, f"The engine of {model.name} does not answer.", code="engine_failed"
             )
@@ -90,7 +90,7 @@ async def health(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     serving = serving_of(request)
     models = serving.models.language_models
-    answers = await asyncio.gather(*map(_statistics, models))
+    answers = await asyncio.gather(*[_statistics(serving, model) for model in models])
     known = {model.name: found for model, found in zip(models, answers, strict=True) if found}
     return Response(serving.metrics.page(known), headers={"Content-Type": CONTENT_TYPE})
 
@@ -100,10 +100,13 @@ def _described(serving: Serving, name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": created, "owned_by": "oneiros"}
 
 
-async def _statistics(model: LocalModel) -> EngineStatistics | None:
+async def _statistics(serving: Serving, model: LocalModel) -> EngineStatistics | None:
     """None where the engine does not answer."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             return await model.service.statistics()
-    except (EngineFailedError, TimeoutError):
-        return None
+    except EngineFailedError:
+        serving.models.suspect(model)
+    except TimeoutError:  # it is busy
+        pass
+    return None

@@ -44,7 +44,8 @@ def serving_of(request: Request) -> Serving:
 
 def caller_of(request: Request) -> Caller:
     principal = request.scope.get("state", {}).get("principal", LOCAL)
-    return Caller(principal, serving_of(request).metrics, time.perf_counter())
+    serving = serving_of(request)
+    return Caller(principal, serving.metrics, time.perf_counter(), serving.models.suspect)
 
 
 def priority_of(caller: Caller, asked: int | None) -> int:
