@@ -83,5 +83,6 @@ def scripted_model(
         end_ids=tokenizer.end_ids,
         context=context,
         service=service,
+        sha256="0" * 64,
     )
     return model, service

@@ -44,13 +44,21 @@ def model_parts(default_model_path: Path) -> LocalModel:
     parameters = open_parameters(default_model_path)
     tokenizer = load_tokenizer(parameters)
     chat_format = load_chat_format(parameters, tokenizer)
-    return LocalModel(NAME, tokenizer, chat_format, tokenizer.end_ids, 2048, FakeService())
+    return LocalModel(
+        NAME, tokenizer, chat_format, tokenizer.end_ids, 2048, FakeService(), "0" * 64
+    )
 
 
 def fake_server(parts: LocalModel, settings: Settings | None = None) -> FakeServer:
     service = FakeService()
     model = LocalModel(
-        NAME, parts.tokenizer, parts.chat_format, parts.end_ids, parts.context, service
+        NAME,
+        parts.tokenizer,
+        parts.chat_format,
+        parts.end_ids,
+        parts.context,
+        service,
+        parts.sha256,
     )
 
     async def load() -> LocalModel:

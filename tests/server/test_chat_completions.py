@@ -379,9 +379,7 @@ async def test_without_declarations_no_token_is_public(
 
 
 async def test_a_base_model_has_no_chats(model_parts: LocalModel) -> None:
-    base = LocalModel(
-        NAME, model_parts.tokenizer, None, model_parts.end_ids, 2048, model_parts.service
-    )
+    base = replace(model_parts, chat_format=None)
     async with fake_server(base).client() as client:
         error = await refusal(client, 400)
     assert "/v1/completions" in error["message"]

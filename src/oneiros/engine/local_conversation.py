@@ -325,7 +325,7 @@ class LocalConversation(Conversation):
 def _identity(model: LocalModel) -> dict[str, str]:
     """What has to be the same for token ids to mean the same."""
     return {
-        "model": model.name,
+        "model": model.sha256,
         "tokenizer": model.tokenizer.sha256,
         "template": hashlib.sha256(_chat_format(model).template.encode()).hexdigest(),
     }

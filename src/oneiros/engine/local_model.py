@@ -30,6 +30,7 @@ class LocalModel:
     end_ids: frozenset[int]  # tokens that end a reply
     context: int  # tokens that prompt and reply may take together
     service: EngineService
+    sha256: str  # of the model's files
 
 
 async def start_local_model(
@@ -54,9 +55,9 @@ async def start_local_model(
     service: EngineService
     if child:
         service = process = await EngineProcess.start(settings)
-        context = process.context
+        context, sha256 = process.context, process.model_sha256
     else:
-        service, context = await asyncio.to_thread(_threaded, settings)
+        service, context, sha256 = await asyncio.to_thread(_threaded, settings)
     return LocalModel(
         name=name or path.stem,
         tokenizer=tokenizer,
@@ -64,11 +65,13 @@ async def start_local_model(
         end_ids=tokenizer.end_ids | (chat_format.stop_ids if chat_format else frozenset()),
         context=context,
         service=service,
+        sha256=sha256,
     )
 
 
-def _threaded(settings: EngineSettings) -> tuple[ThreadedEngine, int]:
+def _threaded(settings: EngineSettings) -> tuple[ThreadedEngine, int, str]:
     engine, compiler = open_engine(settings)
     store = open_store(engine, settings)
     serving = scheduler_settings(engine, settings, new_spool())
-    return ThreadedEngine(engine, compiler, store, serving), engine.context
+    service = ThreadedEngine(engine, compiler, store, serving)
+    return service, engine.context, engine.model_sha256

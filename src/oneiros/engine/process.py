@@ -80,6 +80,7 @@ class EngineProcess(Streams):
         self._closing = False
         self._given_up: EngineFailedError | None = None
         self.context = 0  # tokens, once it has started
+        self.model_sha256 = ""
 
     @classmethod
     async def start(cls, settings: EngineSettings) -> EngineProcess:
@@ -176,6 +177,7 @@ class EngineProcess(Streams):
                 first["failed"] if first else f"The engine's process ended with {_ending(code)}."
             )
         self.context = first["ready"]["context"]
+        self.model_sha256 = first["ready"]["model_sha256"]
         self._writer = writer
         return reader
 

@@ -115,7 +115,7 @@ def serve(connection: socket.socket) -> None:
     except (OneirosError, OSError) as error:
         send({"failed": str(error)})
         return
-    send({"ready": {"context": engine.context, "vocabulary": engine.vocabulary}})
+    send({"ready": {"context": engine.context, "model_sha256": engine.model_sha256}})
     reader = threading.Thread(
         target=_obey, args=(commands, scheduler, send), name="oneiros-commands", daemon=True
     )
