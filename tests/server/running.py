@@ -14,8 +14,20 @@ from types import TracebackType
 
 import httpx
 
+from oneiros.model.folders import cache_folder, data_folder
+
 MODEL = "smollm2-135m"
 EMBEDDER = "all-minilm-l6-v2"
+
+
+def own_home(folder: Path) -> Path:
+    """A home in an empty folder: no keys, nothing cached, and the models of the real one."""
+    for entry in data_folder().iterdir():
+        if entry.name not in ("keys.json", "cache"):
+            (folder / entry.name).symlink_to(entry)
+    (folder / "cache").mkdir()
+    (folder / "cache" / "packed").symlink_to(cache_folder() / "packed")
+    return folder
 
 
 class RunningServer:
@@ -27,8 +39,8 @@ class RunningServer:
         log: what it wrote to standard error, once it has ended.
     """
 
-    def __init__(self, *options: str, home: Path | None = None) -> None:
-        arguments = ["serve", "--port", "0", "--json", "--kv-memory", "400M", "--kv-disk", "0"]
+    def __init__(self, *options: str, home: Path | None = None, kv_disk: str = "0") -> None:
+        arguments = ["serve", "--port", "0", "--json", "--kv-memory", "400M", "--kv-disk", kv_disk]
         environment = dict(os.environ)
         if home is not None:
             environment["ONEIROS_HOME"] = str(home)

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.running import MODEL, running_server
+from tests.server.running import MODEL, own_home, running_server
 
 ENDLESS = {
     "model": MODEL,
@@ -28,16 +28,9 @@ STORY = {**ENDLESS, "max_tokens": 600}
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A home without keys, with the models of the real one."""
-    from oneiros.model.folders import cache_folder, data_folder
-
     home = tmp_path / "home"
     home.mkdir()
-    for entry in data_folder().iterdir():
-        if entry.name not in ("keys.json", "cache"):
-            (home / entry.name).symlink_to(entry)
-    (home / "cache").mkdir()
-    (home / "cache" / "packed").symlink_to(cache_folder() / "packed")
-    return home
+    return own_home(home)
 
 
 def oneiros(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:

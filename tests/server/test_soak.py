@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import socket
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,9 +16,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.server.running import MODEL, RunningServer
+from tests.server.running import MODEL, RunningServer, own_home
 
 LARGEST_BODY = 10 << 20
+NEVER_ENDS = {"0": -100, "2": -100}  # the tokens that would
 SCHEMA = {
     "type": "object",
     "properties": {"answer": {"enum": ["yes", "no"]}, "sure": {"type": "boolean"}},
@@ -60,8 +62,14 @@ class Client:
         } | more
 
     @contextlib.asynccontextmanager
-    async def _post(self, body: object):  # type: ignore[no-untyped-def]
-        reader, writer = await asyncio.open_connection(self._host, self._port, limit=1 << 16)
+    async def _post(self, body: object, buffer: int | None = None):  # type: ignore[no-untyped-def]
+        """`buffer`: bytes that come in while nobody reads, here and in the socket."""
+        connection = socket.socket()
+        connection.setblocking(False)
+        if buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        await asyncio.get_running_loop().sock_connect(connection, (self._host, self._port))
+        reader, writer = await asyncio.open_connection(sock=connection, limit=buffer or 1 << 16)
         try:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             writer.write(
@@ -117,11 +125,20 @@ class Client:
         self._outcomes["leave"] += 1
 
     async def dawdle(self) -> None:
-        """Read slowly."""
-        async with self._post(self._body(stream=True)) as reader:
+        """Read nothing of a long reply until all buffers on the way are full, then slowly."""
+        # With alternatives a token takes kilobytes: less than 300 of them fill what there is.
+        body = self._body(
+            stream=True, max_tokens=300, logprobs=True, top_logprobs=20, logit_bias=NEVER_ENDS
+        )
+        async with self._post(body, buffer=4096) as reader:
             status = await self._status(reader)
-            while await reader.read(500):
-                await asyncio.sleep(0.05)
+            await asyncio.sleep(self._random.random() * 8)
+            received = 0
+            while piece := await reader.read(16_384):
+                received += len(piece)
+                await asyncio.sleep(0.01)
+            if status == 200:
+                self._outcomes["slow bytes"] = max(self._outcomes["slow bytes"], received)
             self._note("dawdle", status)
 
     async def constrain(self) -> None:
@@ -148,11 +165,18 @@ class Client:
                 ("unknown model", self._body(model="gpt-0"), 404),
             ]
         )
-        with contextlib.suppress(ConnectionError):  # it may hang up while it is being told
+        try:
             async with self._post(body) as reader:
-                assert await self._status(reader) == expected
+                line = await reader.readline()
+                if not line:
+                    raise ConnectionResetError
+                assert int(line.split()[1]) == expected
                 assert b'"error"' in await reader.read()
-        self._outcomes[kind] += 1
+        except ConnectionError:  # it may hang up while it is being told, if that is much
+            assert kind == "oversized"
+            self._outcomes[f"{kind}, hung up"] += 1
+        else:
+            self._outcomes[kind] += 1
 
 
 def engine_of(server: RunningServer) -> int:
@@ -176,17 +200,22 @@ async def soak(server: RunningServer, clients: int, seconds: float) -> Counter[s
     start = time.monotonic()
     until = start + seconds
 
-    async def measure_and_kill() -> int:
+    async def measure_and_kill() -> tuple[int, int]:
+        """Bytes of the server, and of the engine that follows the killed one."""
         await asyncio.sleep(seconds * 0.4)
         resident = resident_bytes(server.process.pid)
-        os.kill(engine_of(server), signal.SIGKILL)
-        return resident
+        killed = engine_of(server)
+        os.kill(killed, signal.SIGKILL)
+        await asyncio.sleep(seconds * 0.3)  # it has been busy again for a while
+        engine = engine_of(server)
+        assert engine != killed
+        return resident, resident_bytes(engine)
 
     killing = asyncio.create_task(measure_and_kill())
     async with asyncio.TaskGroup() as group:
         for seed in range(clients):
             group.create_task(Client(server, seed, outcomes).run(until))
-    before = await killing
+    before, engine_before = await killing
     # The last disconnects are noticed a moment later.
     for _ in range(200):
         if server.metric("sequences_running") == server.metric("requests_waiting") == 0:
@@ -198,6 +227,10 @@ async def soak(server: RunningServer, clients: int, seconds: float) -> Counter[s
     assert 0 < server.metric("kv_pages_cached") <= server.metric("kv_pages_limit")
     # Memory is flat: what a client leaves behind, among thousands of requests, would show.
     assert resident_bytes(server.process.pid) < before + (40 << 20)
+    # The engine may fill its cache, of which it says how large that is, and no more.
+    cache = server.metric("kv_pages_limit") * server.metric("kv_page_bytes")
+    assert resident_bytes(engine_of(server)) < engine_before + cache + (100 << 20)
+    assert server.metric("kv_pages_stored") > 0
     return outcomes
 
 
@@ -205,10 +238,13 @@ async def soak(server: RunningServer, clients: int, seconds: float) -> Counter[s
     ("clients", "seconds"), [(20, 30), pytest.param(200, 180, marks=pytest.mark.long)]
 )
 def test_a_crowd_of_clients_gets_answers_and_leaves_nothing_behind(
-    clients: int, seconds: float
+    clients: int, seconds: float, tmp_path: Path
 ) -> None:
-    with RunningServer("--max-batch", "8", "--context", "4096") as server:
+    # A store of its own, from which the engine that follows a killed one goes on.
+    options = ("--max-batch", "8", "--context", "4096")
+    with RunningServer(*options, home=own_home(tmp_path), kv_disk="2G") as server:
         outcomes = asyncio.run(soak(server, clients, seconds))
-    for kind in ("stream", "whole", "leave", "dawdle", "constrain", "oversized", "malformed"):
+    for kind in ("stream", "whole", "leave", "dawdle", "constrain", "malformed", "too long"):
         assert outcomes[kind] > 0, outcomes
+    assert outcomes["slow bytes"] > 300_000  # more than all buffers on the way hold
     assert "Traceback" not in server.log
