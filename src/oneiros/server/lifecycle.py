@@ -24,6 +24,7 @@ DRAIN_SECONDS = 60.0
 
 _KEEP_ALIVE_SECONDS = 30
 _FLUSH_SECONDS = 10  # for what was sent to closing connections, and is not yet read
+_SEND_BUFFER = 64 << 10  # bytes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -45,6 +46,8 @@ def bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it; the system's own choice grows to megabytes for who reads nothing.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         listener.bind(address)
     except OSError as error:
         listener.close()
