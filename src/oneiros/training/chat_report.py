@@ -81,7 +81,7 @@ def _summary(
         if all(sample.after is not None for sample in samples):
             after = sum(sample.after is not None and sample.after.ended for sample in samples)
             line += f", {after} of {len(samples)} after"
-        lines["replies that the model ended"] = line
+        lines["replies ended as replies"] = line
     return lines
 
 
@@ -94,7 +94,7 @@ def _side_by_side(sample: Sample) -> str:
 
 
 def _reply(reply: Reply) -> str:
-    return _cell(reply.text) + ("" if reply.ended else " *(cut)*")
+    return _cell(reply.text) + ("" if reply.ended else " *(not ended as a reply)*")
 
 
 def _cell(text: str) -> str:

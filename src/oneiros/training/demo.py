@@ -234,7 +234,7 @@ def converse(folder: Path, config: DemoConfig) -> list[Dialogue]:
 
 
 def ended_replies(folder: Path, sources: Sources, config: DemoConfig) -> list[int]:
-    """How many replies to questions that were set aside end by themselves.
+    """How many replies to questions that were set aside end as replies do.
 
     Returns:
         Of the base model, of the chat model, and how many questions there were.

@@ -36,7 +36,7 @@ def write_demo_report(
         base: how the base model came out.
         chat: how the chat model came out.
         dialogues: with both.
-        ended: replies that ended by themselves, of base and chat model, and how many were asked.
+        ended: replies that ended as replies, of base and chat model, and how many were asked.
 
     Returns:
         The report's path.
@@ -49,7 +49,7 @@ def write_demo_report(
         f"{base.steps * base.config.batch_tokens:,} tokens, {base.seconds / 60:.1f} minutes",
         "bits per byte": "none" if base.bits_per_byte is None else f"{base.bits_per_byte:.3f}",
         "chat model": f"{chat.steps:,} steps, {chat.seconds / 60:.1f} minutes",
-        "replies that end by themselves": f"base {base_ended} of {questions}, "
+        "replies that end as replies do": f"base {base_ended} of {questions}, "
         f"chat {chat_ended} of {questions}",
     }
     parts = [

@@ -25,7 +25,7 @@ class Reply:
     """What a model answered."""
 
     text: str
-    ended: bool  # by the model itself, not by the limit of tokens
+    ended: bool  # by the model, and with the token that ends replies rather than documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,25 @@ def answers(
         generation = language_model.stream(conversation.question, options)
         for _ in generation:
             pass
-        replies.append(Reply(generation.text, generation.finish_reason == "stop"))
+        ended = generation.finish_reason == "stop" and _is_turn(
+            language_model, conversation, generation.token_ids
+        )
+        replies.append(Reply(generation.text, ended))
     return replies
+
+
+def _is_turn(model: LanguageModel, conversation: Conversation, reply: Sequence[int]) -> bool:
+    """Whether a reply that ended was ended as a reply: that token was likelier than other ends.
+
+    A base model ends documents, which may be short.
+    """
+    assert model.chat_format is not None  # conversations were written with it
+    turns = model.chat_format.render_turns(conversation.messages, tools=conversation.tools)
+    turn_end = next(turn.ids[-1] for turn in turns if turn.said)
+    prompt = model.chat_format.render(conversation.question)
+    logits = model.engine.sequence().extend([*prompt, *reply])
+    assert logits is not None  # "last" was asked for
+    return max(model.tokenizer.end_ids, key=lambda token: float(logits[token])) == turn_end
 
 
 def save_samples(path: Path, samples: Sequence[Sample]) -> None:
