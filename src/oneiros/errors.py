@@ -103,3 +103,31 @@ class RemoteError(OneirosError):
 def quoted(text: str) -> str:
     """Text from an untrusted file for a message: shortened, and without control characters."""
     return f'"{repr(text[:100])[1:-1]}"'
+
+
+class JournalError(OneirosError):
+    """The journal of a data folder is damaged, in use, or of a version that is not known."""
+
+
+class BlobErasedError(JournalError):
+    """A text of the journal was erased."""
+
+
+class ProcessError(OneirosError):
+    """There is no such process, or it cannot do this now."""
+
+
+class ReplayError(OneirosError):
+    """A process, executed again from its journal, did something else."""
+
+
+class DiskError(OneirosError):
+    """A path leads out of a process's files, or a file cannot be read, written or found."""
+
+
+class SandboxError(OneirosError):
+    """Programs cannot be confined on this machine."""
+
+
+class ControlError(OneirosError):
+    """The running kernel cannot be reached, or refused a command."""

@@ -1,0 +1,1 @@
+"""Devices: what processes do to the world, each a typed function with a contract."""

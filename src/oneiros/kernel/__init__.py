@@ -1,0 +1,1 @@
+"""The kernel: processes, system calls, the journal, labels, and what may be done."""

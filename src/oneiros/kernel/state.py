@@ -1,0 +1,280 @@
+"""The state of a process: a fold over its events, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from typing import Literal, NoReturn
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from oneiros.errors import JournalError
+from oneiros.kernel import events as e
+from oneiros.kernel.label import Label, join_all
+from oneiros.kernel.tools import Wake
+from oneiros.memory.pages import Page, PageKind
+
+CallPhase = Literal["intended", "asked", "denied", "suspended"]
+_PHASES: dict[str, CallPhase] = {"allow": "intended", "ask": "asked", "deny": "denied"}
+
+
+class Status(StrEnum):
+    """What a process is doing."""
+
+    READY = "ready"  # it could go on
+    RUNNING = "running"  # a reply is generated, or a call is made
+    WAITING = "waiting"  # for a message, a time, a child or a person
+    STOPPED = "stopped"  # by a signal
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """A message in the inbox."""
+
+    sender: str
+    text: str  # hash
+    label: Label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallState:
+    """A call that is not over."""
+
+    call_id: str
+    tool: str
+    arguments: str  # hash
+    phase: CallPhase
+    label: Label
+    model_call: str | None
+    why: str | None = None  # hash
+    meaning: str = ""
+    wake: Wake | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A reply that is being generated."""
+
+    seed: int
+    options: str  # hash
+    limit: int
+    pieces: tuple[str, ...] = ()  # hashes of what was generated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessState:
+    """Everything that is known of a process."""
+
+    pid: int
+    seq: int  # of the last event in it
+    owner: str
+    app: str
+    program: str
+    model: str
+    title: str
+    parent: int | None
+    priority: int
+    budget: e.Budget
+    used: e.Used = e.Used()
+    told: frozenset[str] = frozenset()  # parts of the budget whose end was announced
+    capabilities: frozenset[str]
+    granted: frozenset[str] = frozenset()  # meanings of questions that are allowed for good
+    pages: tuple[Page, ...] = ()  # the context, and values
+    evicted: tuple[Page, ...] = ()
+    inbox: tuple[Mail, ...] = ()
+    calls: tuple[CallState, ...] = ()
+    generation: Generation | None = None
+    last_reason: str = ""  # why the last reply ended
+    children: tuple[int, ...] = ()
+    documents: tuple[str, ...] = ()
+    stopped: bool = False
+    next_page: int = 1
+    next_call: int = 1
+    end: e.Ended | None = None
+
+    @property
+    def label(self) -> Label:
+        """Of the context: the join of its pages', and of those evicted, whose marks are in it."""
+        return join_all(page.label for page in (*self.pages, *self.evicted))
+
+    @property
+    def context(self) -> tuple[Page, ...]:
+        """The pages that the model reads."""
+        return tuple(page for page in self.pages if page.kind is not PageKind.VALUE)
+
+    @property
+    def status(self) -> Status:
+        """As `oneiros ps` shows it."""
+        if self.end is not None:
+            return Status.ENDED
+        if self.stopped:
+            return Status.STOPPED
+        if self.generation is not None:
+            return Status.RUNNING
+        if self.calls:
+            phases = {call.phase for call in self.calls}
+            return Status.RUNNING if phases & {"intended", "denied"} else Status.WAITING
+        if not self.inbox and self.pages and not self._has_work:
+            return Status.WAITING
+        return Status.READY
+
+    @property
+    def _has_work(self) -> bool:
+        last = self.context[-1] if self.context else None
+        return last is not None and (last.kind is not PageKind.ASSISTANT or last.calls > 0)
+
+
+STATE: TypeAdapter[ProcessState] = TypeAdapter(ProcessState)
+
+
+def apply(
+    state: ProcessState | None, pid: int, seq: int, event: e.Event, load: e.LoadBlob
+) -> ProcessState:
+    """The state after an event.
+
+    Args:
+        state: before it; None: before the first one, which is Started or Forked.
+        pid: the process.
+        seq: the event's number.
+        event: what happened.
+        load: reads a blob; only a fork's state is read.
+
+    Raises:
+        JournalError: the event cannot follow: the journal is damaged.
+    """
+    match event:
+        case e.Started() if state is None:
+            return ProcessState(
+                pid=pid,
+                seq=seq,
+                owner=event.owner,
+                app=event.app,
+                program=event.program,
+                model=event.model,
+                title=event.title,
+                parent=event.parent,
+                priority=event.priority,
+                budget=event.budget,
+                capabilities=event.capabilities,
+                pages=event.pages,
+                next_page=1 + max((page.id for page in event.pages), default=0),
+            )
+        case e.Forked() if state is None:
+            parent = STATE.validate_json(load(event.state))
+            return replace(
+                parent,
+                pid=pid,
+                seq=seq,
+                parent=event.parent,
+                children=(),
+                used=e.Used(),
+                told=frozenset(),
+            )
+    if state is None or isinstance(event, e.Started | e.Forked) or state.end is not None:
+        raise JournalError(
+            f"Event {seq} of process {pid} ({event.kind}) cannot follow what is before it."
+        )
+    return replace(_after(state, event), seq=seq)
+
+
+def _after(state: ProcessState, event: e.Event) -> ProcessState:
+    match event:
+        case e.ChildStarted():
+            return replace(state, children=(*state.children, event.child))
+        case e.Delivered():
+            mail = Mail(sender=event.sender, text=event.text, label=event.label)
+            return replace(state, inbox=(*state.inbox, mail))
+        case e.Received():
+            state = replace(state, documents=(*state.documents, *event.documents))
+            return replace(_with(state, *event.pages), inbox=state.inbox[len(event.pages) :])
+        case e.Noticed():
+            return replace(_with(state, event.page), told=state.told | set(event.told))
+        case e.GenerationStarted():
+            begun = Generation(seed=event.seed, options=event.options, limit=event.limit)
+            return replace(state, generation=begun)
+        case e.Generated():
+            generation = state.generation or _damaged(state, event)
+            pieces = (*generation.pieces, event.text)
+            return replace(state, generation=replace(generation, pieces=pieces))
+        case e.GenerationEnded():
+            pages = () if event.page is None else (event.page,)
+            used = state.used.plus(event.used)
+            state = replace(state, generation=None, used=used, last_reason=event.reason)
+            return _with(state, *pages)
+        case e.CallIntended():
+            call = CallState(
+                call_id=event.call_id,
+                tool=event.tool,
+                arguments=event.arguments,
+                phase=_PHASES[event.decision],
+                label=event.label,
+                model_call=event.model_call,
+                why=event.why,
+                meaning=event.meaning,
+            )
+            return replace(state, calls=(*state.calls, call), next_call=state.next_call + 1)
+        case e.CallAnswered():
+            phase: CallPhase = "intended" if event.allowed else "denied"
+            call = replace(_call(state, event), phase=phase)
+            if event.allowed and event.always:
+                state = replace(state, granted=state.granted | {call.meaning})
+            return _with_call(state, call)
+        case e.CallSuspended():
+            return _with_call(
+                state, replace(_call(state, event), phase="suspended", wake=event.wake)
+            )
+        case e.CallEnded():
+            _call(state, event)
+            calls = tuple(call for call in state.calls if call.call_id != event.call_id)
+            documents = state.documents + ((event.document,) if event.document else ())
+            used = state.used.plus(event.used)
+            return _with(replace(state, calls=calls, documents=documents, used=used), event.page)
+        case e.Evicted():
+            gone = set(event.pages)
+            evicted = tuple(page for page in state.pages if page.id in gone)
+            if len(evicted) != len(gone):
+                _damaged(state, event)
+            first = state.pages.index(evicted[0])
+            left = [page for page in state.pages if page.id not in gone]
+            left.insert(first, event.mark)
+            return replace(
+                state,
+                pages=tuple(left),
+                evicted=(*state.evicted, *evicted),
+                next_page=max(state.next_page, event.mark.id + 1),
+            )
+        case e.Signalled():
+            return replace(state, stopped=event.signal == "stop")
+        case e.Reniced():
+            return replace(state, priority=event.priority)
+        case e.BudgetChanged():
+            return replace(state, budget=event.budget, told=frozenset())
+        case e.Ended():
+            return replace(state, end=event, calls=(), generation=None)
+    return _damaged(state, event)
+
+
+def _with(state: ProcessState, *pages: Page) -> ProcessState:
+    last = max((page.id for page in pages), default=0)
+    return replace(state, pages=(*state.pages, *pages), next_page=max(state.next_page, last + 1))
+
+
+def _call(state: ProcessState, event: e.CallAnswered | e.CallSuspended | e.CallEnded) -> CallState:
+    for call in state.calls:
+        if call.call_id == event.call_id:
+            return call
+    return _damaged(state, event)
+
+
+def _with_call(state: ProcessState, changed: CallState) -> ProcessState:
+    calls = tuple(changed if c.call_id == changed.call_id else c for c in state.calls)
+    return replace(state, calls=calls)
+
+
+def _damaged(state: ProcessState, event: e.Event) -> NoReturn:
+    raise JournalError(
+        f"An event of process {state.pid} ({event.kind}, after event {state.seq}) speaks of "
+        "something that is not there."
+    )

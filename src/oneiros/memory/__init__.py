@@ -1,0 +1,1 @@
+"""Memory: the context's pages (RAM), and files with their index (disk)."""
