@@ -65,6 +65,7 @@ class Started:
     priority: int = 0  # lower runs first; 0: somebody is waiting for its answers
     budget: Budget = Budget()
     capabilities: frozenset[str] = frozenset()
+    sampling: str | None = None  # hash of how replies are drawn, as JSON; None: the model's way
     pages: tuple[Page, ...] = ()
 
 
@@ -84,6 +85,14 @@ class ChildStarted:
 
     kind: Literal["child-started"] = "child-started"
     child: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolsOffered:
+    """The tools that the process may call from now on."""
+
+    kind: Literal["tools-offered"] = "tools-offered"
+    tools: str  # hash of their descriptions, as JSON (`syscalls.describe`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +202,7 @@ class CallEnded:
     used: Used = Used()
     data: str | None = None  # hash of JSON
     document: str | None = None  # path on the disk of the whole output, where the page has a part
+    received: int = 0  # first messages of the inbox that the result holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +252,7 @@ Event = Annotated[
     Started
     | Forked
     | ChildStarted
+    | ToolsOffered
     | Delivered
     | Received
     | Noticed

@@ -80,6 +80,8 @@ class ProcessState:
     used: e.Used = e.Used()
     told: frozenset[str] = frozenset()  # parts of the budget whose end was announced
     capabilities: frozenset[str]
+    sampling: str | None = None  # hash
+    tools: str | None = None  # hash of the tools offered
     granted: frozenset[str] = frozenset()  # meanings of questions that are allowed for good
     pages: tuple[Page, ...] = ()  # the context, and values
     evicted: tuple[Page, ...] = ()
@@ -158,6 +160,7 @@ def apply(
                 priority=event.priority,
                 budget=event.budget,
                 capabilities=event.capabilities,
+                sampling=event.sampling,
                 pages=event.pages,
                 next_page=1 + max((page.id for page in event.pages), default=0),
             )
@@ -183,6 +186,8 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
     match event:
         case e.ChildStarted():
             return replace(state, children=(*state.children, event.child))
+        case e.ToolsOffered():
+            return replace(state, tools=event.tools)
         case e.Delivered():
             mail = Mail(sender=event.sender, text=event.text, label=event.label)
             return replace(state, inbox=(*state.inbox, mail))
@@ -230,7 +235,8 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
             calls = tuple(call for call in state.calls if call.call_id != event.call_id)
             documents = state.documents + ((event.document,) if event.document else ())
             used = state.used.plus(event.used)
-            return _with(replace(state, calls=calls, documents=documents, used=used), event.page)
+            state = replace(state, calls=calls, documents=documents, used=used)
+            return _with(replace(state, inbox=state.inbox[event.received :]), event.page)
         case e.Evicted():
             gone = set(event.pages)
             evicted = tuple(page for page in state.pages if page.id in gone)

@@ -35,6 +35,7 @@ class ToolResult:
     data: object = None  # the same as JSON-like data, for programs; None: there is none
     files: tuple[str, ...] = ()  # paths on the process's disk that the call wrote: figures, tables
     label: Label = PUBLIC  # beside what the contract says: of a file that was read, say
+    cost: float = 0.0  # US dollars
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
