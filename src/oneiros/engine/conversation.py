@@ -18,7 +18,7 @@ from oneiros.engine.replies import Completed, Event, ReplyAssembly
 from oneiros.engine.requests import ConstraintSpec, Usage
 from oneiros.engine.sampling import SamplingOptions
 from oneiros.errors import ConversationError, ReplyTimeoutError
-from oneiros.model.chat_format import Message
+from oneiros.model.chat_format import GeneratedReply, Message
 
 FORMAT = "oneiros conversation"
 VERSION = 1
@@ -138,6 +138,13 @@ class Conversation(ABC):
         other = copy.copy(self)
         other._generating = False
         return other
+
+    def reply(self, index: int) -> GeneratedReply | None:
+        """What the model generated as a message, token for token, by its place in `messages`.
+
+        None: it is not of this model, or the model's tokens are not known here.
+        """
+        return None
 
     @abstractmethod
     def save(self) -> dict[str, object]:

@@ -113,6 +113,37 @@ class LocalConversation(Conversation):
         for message in messages:
             self.append(message)
 
+    @classmethod
+    def resume(
+        cls,
+        model: LocalModel,
+        messages: Iterable[Message],
+        replies: Mapping[int, GeneratedReply],
+        *,
+        principal: str = "local",
+        priority: int = INTERACTIVE,
+    ) -> Self:
+        """Go on with messages of which the model wrote some itself, token for token.
+
+        Args:
+            model: the model that answers.
+            messages: what was said before; whether it fits is seen with the next reply.
+            replies: what the model generated, by its place in the messages.
+            principal: as for a new conversation.
+            priority: likewise.
+
+        Raises:
+            ModelFileError: the model has no chat format.
+            ConversationError: one of the messages is none.
+        """
+        conversation = cls(model, principal=principal, priority=priority)
+        conversation._messages = tuple(map(checked_message, messages))
+        conversation._replies = dict(replies)
+        return conversation
+
+    def reply(self, index: int) -> GeneratedReply | None:
+        return self._replies.get(index)
+
     @property
     def tokens(self) -> tuple[int, ...]:
         """The conversation up to the last generated reply, as the model has read and written it."""

@@ -1,0 +1,216 @@
+"""System calls: what every call of a tool goes through, whoever makes it.
+
+Look the tool up, check the arguments against its schema, decide by capability, contract and label,
+journal the intent, run the device with a deadline, label the result, journal it. The journalling is
+`process.py`'s; here are the parts that need no process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from oneiros.errors import OneirosError
+from oneiros.kernel.contract import Contract
+from oneiros.kernel.label import USER, Label
+from oneiros.kernel.policy import Arguments, Decision, Deny, PolicyContext, ToolCall, decide
+from oneiros.kernel.state import ProcessState
+from oneiros.kernel.tools import CallContext, Json, Outcome, Tool, ToolError, ToolResult
+from oneiros.memory.pages import Page, PageKind
+from oneiros.model.chat_format import Message
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+_PATIENCE = 5.0  # seconds that a cancelled tool may take to clean up
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+class OutcomeUnknownError(ToolError):
+    """A call failed after its effect may have happened: a server died, a deadline passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Description:
+    """What programs and policies see of a tool, and the journal keeps."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    contract: Contract
+
+
+_DESCRIPTIONS: TypeAdapter[list[_Description]] = TypeAdapter(list[_Description])
+
+
+def describe(tools: Sequence[Tool]) -> bytes:
+    """Tools as the journal keeps them."""
+    return _DESCRIPTIONS.dump_json(
+        [
+            _Description(
+                name=tool.name,
+                description=tool.description,
+                parameters=dict(tool.parameters),
+                contract=tool.contract,
+            )
+            for tool in sorted(tools, key=lambda tool: tool.name)
+        ]
+    )
+
+
+def described(data: bytes) -> tuple[Tool, ...]:
+    """Tools that can be looked at and not called, from the journal."""
+    return tuple(
+        Tool(
+            name=one.name,
+            description=one.description,
+            parameters=one.parameters,
+            contract=one.contract,
+            run=_not_here,
+        )
+        for one in _DESCRIPTIONS.validate_json(data)
+    )
+
+
+async def _not_here(arguments: Json, context: CallContext) -> Outcome:
+    raise ToolError("This is a tool's description. Call the tool itself.")
+
+
+class Toolbox:
+    """Tools by name, and the checks of their arguments."""
+
+    def __init__(self, tools: Callable[[], Mapping[str, Tool]]) -> None:
+        """Offer what `tools` gives; it is asked each time, because servers' tools change."""
+        self._tools = tools
+        self._validators: dict[str, tuple[Json, Validator]] = {}
+
+    def offered(self, capabilities: frozenset[str]) -> list[Tool]:
+        """The tools that a process with these capabilities may call."""
+        return [
+            tool
+            for tool in self._tools().values()
+            if "*" in capabilities or tool.capability in capabilities
+        ]
+
+    def get(self, name: str) -> Tool:
+        """A tool. Raises ToolError: there is none of this name."""
+        tools = self._tools()
+        if name not in tools:
+            raise ToolError(f'There is no tool "{name}". There are: {", ".join(sorted(tools))}.')
+        return tools[name]
+
+    def arguments(self, tool: Tool, text: str) -> Arguments:
+        """A call's arguments. Raises ToolError: they are no JSON, or not what the tool takes."""
+        try:
+            arguments = json.loads(text or "{}")
+        except (ValueError, RecursionError) as error:
+            raise ToolError(f"The arguments of {tool.name} are not JSON: {error}.") from error
+        if not isinstance(arguments, dict):
+            raise ToolError(f"The arguments of {tool.name} are not a JSON object.")
+        for wrong in self._validator(tool).iter_errors(arguments):
+            place = ".".join(map(str, wrong.absolute_path)) or "the arguments"
+            raise ToolError(f"{tool.name} cannot be called so: {place}: {wrong.message[:300]}")
+        return arguments
+
+    def _validator(self, tool: Tool) -> Validator:
+        from jsonschema import Draft202012Validator
+
+        known = self._validators.get(tool.name)
+        if known is None or known[0] is not tool.parameters:
+            known = (tool.parameters, Draft202012Validator(dict(tool.parameters)))
+            self._validators[tool.name] = known
+        return known[1]
+
+
+def decision(
+    tool: Tool, arguments: Arguments, state: ProcessState, message: Callable[[Page], Message]
+) -> Decision:
+    """Whether a process may make a call: the policy, and the budget of calls."""
+    budget = state.budget.calls
+    if budget is not None and state.used.calls + len(state.calls) >= budget:
+        return Deny(f"The budget of {budget:,} calls is used up.")
+    call = ToolCall(tool.name, arguments, tool.contract, tool.capability)
+    return decide(call, policy_context(state, message))
+
+
+def policy_context(state: ProcessState, message: Callable[[Page], Message]) -> PolicyContext:
+    """What a decision about a process's call depends on."""
+    written = [
+        message(page)["content"]
+        for page in sorted((*state.evicted, *state.pages), key=lambda page: page.id)
+        if page.kind is PageKind.USER and page.label.origins == {USER}
+    ]
+    return PolicyContext(
+        owner=state.owner,
+        app=state.app,
+        capabilities=state.capabilities,
+        granted=state.granted,
+        request="\n".join(written),
+        label=state.label,
+    )
+
+
+async def run(tool: Tool, arguments: Arguments, context: CallContext, seconds: float) -> Outcome:
+    """Run a tool, for so many seconds at most.
+
+    Raises:
+        ToolError: it failed, crashed or took too long; OutcomeUnknownError where it may have had
+            an effect all the same.
+    """
+    task = asyncio.ensure_future(tool.run(arguments, context))
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+            # A tool that ignores its cancellation is left behind, not waited for.
+            await asyncio.wait({task}, timeout=_PATIENCE)
+    effects = tool.contract.effects
+    if not task.done() or task.cancelled():
+        text = f"{tool.name} was stopped: it took longer than {seconds:g} seconds."
+        if effects:
+            raise OutcomeUnknownError(f"{text} Whether it had an effect is not known.")
+        raise ToolError(text)
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, OneirosError):
+        raise error if isinstance(error, ToolError) else ToolError(str(error)) from error
+    text = f"{tool.name} crashed: {type(error).__name__}: {str(error)[:500]}"
+    if effects:
+        raise OutcomeUnknownError(f"{text}. Whether it had an effect is not known.") from error
+    raise ToolError(text) from error
+
+
+def result_label(
+    tool: Tool, arguments: Arguments, context: CallContext, result: ToolResult
+) -> Label:
+    """The label of a call's result: of all that could influence it, and of where it comes from."""
+    contract = tool.contract
+    origins = [_filled(origin, arguments) for origin in contract.origins] or [f"tool:{tool.name}"]
+    readers = [context.owner] if contract.private else None
+    return context.label.join(Label.of(*origins, readers=readers), result.label)
+
+
+def _filled(template: str, arguments: Arguments) -> str:
+    """An origin's name, with the arguments that it names; of addresses the host."""
+
+    def value(match: re.Match[str]) -> str:
+        text = str(arguments.get(match[1], "unknown"))
+        return urlsplit(text).hostname or text if "://" in text else text
+
+    return _PLACEHOLDER.sub(value, template)
+
+
+def shortened(text: str, limit: int) -> str:
+    """The beginning and the end of a text, with what is missing said between them."""
+    head, tail = limit * 3 // 4, limit // 4
+    missing = len(text) - head - tail
+    return f"{text[:head]}\n[… {missing:,} characters are not shown …]\n{text[-tail:]}"
