@@ -434,7 +434,9 @@ def test_whatever_happened_a_prompt_is_what_the_template_makes_of_the_replies_id
     conversation = LocalConversation(model)
 
     async def ask(text: str, answer: str, closing: int | None, stop: tuple[str, ...] = ()) -> None:
-        conversation.append({"role": "user", "content": text})
+        message: Message = {"role": "user", "content": text}
+        expected = conversation.count_tokens(message=message)
+        conversation.append(message)
         service.replies.append(spelled(tokenizer, answer))
         before = conversation.save()["replies"]
         assert isinstance(before, dict)
@@ -452,6 +454,7 @@ def test_whatever_happened_a_prompt_is_what_the_template_makes_of_the_replies_id
         assert service.running == 0
         prompt = service.requests[-1].prompt
         assert list(prompt) == chat_format.render(messages, replies=replies)
+        assert expected == len(prompt)
         if len(conversation.messages) > len(messages):
             said = conversation.tokens[len(prompt) :]
             content = conversation.messages[-1]["content"]
@@ -614,6 +617,26 @@ def test_other_tools_render_the_conversation_anew_and_keep_its_replies(
     assert '"now"' not in first
     kept, prompt = tuple(spelled(tokenizer, "Hi!")), service.requests[1].prompt
     assert any(prompt[at : at + len(kept)] == kept for at in range(len(prompt)))
+
+
+def test_the_next_prompt_is_counted_with_its_tools_and_also_where_it_does_not_fit(
+    tokenizer: Tokenizer, chat_format: ChatFormat
+) -> None:
+    conversation, service = begun(tokenizer, chat_format, CALL_TEXT, "Noon.", context=600)
+    conversation.append(HELLO)
+    offered = ConversationOptions(tools=(TOOL,))
+    counts = [conversation.count_tokens((TOOL,))]
+    run(reply(conversation, offered))
+    result: Message = {"role": "tool", "content": "12:00", "tool_call_id": "a"}
+    counts.append(conversation.count_tokens((TOOL,), result))
+    conversation.append(result)
+    run(reply(conversation, offered))
+    assert counts == [len(request.prompt) for request in service.requests]
+    assert conversation.count_tokens(message=THANKS) < conversation.count_tokens((TOOL,), THANKS)
+    long: Message = {"role": "user", "content": "Hello there" * 200}
+    assert conversation.count_tokens(message=long) > 600
+    with pytest.raises(ContextLengthError):
+        conversation.append(long)
 
 
 def test_without_tools_a_call_is_text(tokenizer: Tokenizer, chat_format: ChatFormat) -> None:

@@ -558,3 +558,18 @@ def test_evicted_messages_are_not_sent_and_their_mark_is() -> None:
             assert sent == ["[2 messages were moved out of this conversation.]", "Hello there"]
 
     run(once())
+
+
+def test_a_prompt_is_estimated_from_what_the_endpoint_counted_before() -> None:
+    usage = {"prompt_tokens": 900, "completion_tokens": 2}
+    last = b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n"
+    answer = [*said("Hi", done=False), last, b"data: [DONE]\n\n"]
+    _, _, conversation = talk(answer)
+    long: Message = {"role": "user", "content": "The ship left the harbour. " * 20}
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    assert 900 < conversation.estimate_tokens() < 930
+    assert 100 < conversation.estimate_tokens(message=long) - conversation.estimate_tokens() < 200
+    # With other tools, and after an eviction, it was another prompt that was counted.
+    assert 20 < conversation.estimate_tokens((tool,)) < 100
+    conversation.evict(range(1))
+    assert 20 < conversation.estimate_tokens() < 100

@@ -53,7 +53,7 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class _Prompted:
-    """The prompt that was made last: `append` makes it to see that it fits, and then it is used."""
+    """The prompt that was made last, to count it or to see that it fits; then it is used."""
 
     messages: tuple[Message, ...]
     tools: Tools
@@ -148,6 +148,20 @@ class LocalConversation(Conversation):
     def tokens(self) -> tuple[int, ...]:
         """The conversation up to the last generated reply, as the model has read and written it."""
         return self._read.tokens
+
+    def count_tokens(self, tools: Tools = (), message: Message | None = None) -> int:
+        """Tokens of the next reply's prompt: exactly those that the model will read.
+
+        Args:
+            tools: that the reply may call; none with the tool_choice "none".
+            message: counted as if it had been appended; it need not fit the context.
+
+        Raises:
+            ChatFormatError: the template refuses such a conversation, as some do without messages.
+            ConversationError: `message` is none.
+        """
+        more = () if message is None else (checked_message(message),)
+        return len(self._tokens((*self._messages, *more), tools))
 
     def append(self, message: Message) -> None:
         message = checked_message(message)
@@ -299,10 +313,7 @@ class LocalConversation(Conversation):
         Raises:
             ContextLengthError: they leave no room for a reply.
         """
-        last = self._prompted
-        if last is not None and last.messages == messages and last.tools == tools:
-            return last.prompt
-        prompt = self._continued(messages, tools) or self._rendered(messages, tools)
+        prompt = self._tokens(messages, tools)
         context = self._model.context
         if len(prompt) >= context:
             raise ContextLengthError(
@@ -310,8 +321,15 @@ class LocalConversation(Conversation):
                 f"{len(prompt) - context + 1:,} too many to leave room for a reply. Shorten the "
                 "message, or evict earlier ones."
             )
-        self._prompted = _Prompted(messages, tools, tuple(prompt))
-        return self._prompted.prompt
+        return prompt
+
+    def _tokens(self, messages: tuple[Message, ...], tools: Tools) -> tuple[int, ...]:
+        """The same, whether they fit or not."""
+        last = self._prompted
+        if last is None or last.messages != messages or last.tools != tools:
+            prompt = self._continued(messages, tools) or self._rendered(messages, tools)
+            last = self._prompted = _Prompted(messages, tools, tuple(prompt))
+        return last.prompt
 
     def _continued(self, messages: Sequence[Message], tools: Tools) -> list[int] | None:
         """The tokens so far and those that follow, where the template leaves them as they are."""
