@@ -89,6 +89,7 @@ class ProcessState:
     calls: tuple[CallState, ...] = ()
     generation: Generation | None = None
     last_reason: str = ""  # why the last reply ended
+    failures: int = 0  # replies of which nothing came, since the last message or reply
     children: tuple[int, ...] = ()
     documents: tuple[str, ...] = ()
     stopped: bool = False
@@ -193,7 +194,8 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
             return replace(state, inbox=(*state.inbox, mail))
         case e.Received():
             state = replace(state, documents=(*state.documents, *event.documents))
-            return replace(_with(state, *event.pages), inbox=state.inbox[len(event.pages) :])
+            state = replace(state, inbox=state.inbox[len(event.pages) :], failures=0)
+            return _with(state, *event.pages)
         case e.Noticed():
             return replace(_with(state, event.page), told=state.told | set(event.told))
         case e.GenerationStarted():
@@ -206,8 +208,9 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
         case e.GenerationEnded():
             pages = () if event.page is None else (event.page,)
             used = state.used.plus(event.used)
-            state = replace(state, generation=None, used=used, last_reason=event.reason)
-            return _with(state, *pages)
+            failures = 0 if pages else state.failures + 1
+            state = replace(state, generation=None, used=used, failures=failures)
+            return _with(replace(state, last_reason=event.reason), *pages)
         case e.CallIntended():
             call = CallState(
                 call_id=event.call_id,
