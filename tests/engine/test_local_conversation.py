@@ -435,7 +435,7 @@ def test_whatever_happened_a_prompt_is_what_the_template_makes_of_the_replies_id
 
     async def ask(text: str, answer: str, closing: int | None, stop: tuple[str, ...] = ()) -> None:
         message: Message = {"role": "user", "content": text}
-        expected = conversation.count_tokens(message=message)
+        expected = conversation.prompt_tokens(message=message)
         conversation.append(message)
         service.replies.append(spelled(tokenizer, answer))
         before = conversation.save()["replies"]
@@ -625,16 +625,16 @@ def test_the_next_prompt_is_counted_with_its_tools_and_also_where_it_does_not_fi
     conversation, service = begun(tokenizer, chat_format, CALL_TEXT, "Noon.", context=600)
     conversation.append(HELLO)
     offered = ConversationOptions(tools=(TOOL,))
-    counts = [conversation.count_tokens((TOOL,))]
+    counts = [conversation.prompt_tokens((TOOL,))]
     run(reply(conversation, offered))
     result: Message = {"role": "tool", "content": "12:00", "tool_call_id": "a"}
-    counts.append(conversation.count_tokens((TOOL,), result))
+    counts.append(conversation.prompt_tokens((TOOL,), result))
     conversation.append(result)
     run(reply(conversation, offered))
     assert counts == [len(request.prompt) for request in service.requests]
-    assert conversation.count_tokens(message=THANKS) < conversation.count_tokens((TOOL,), THANKS)
+    assert conversation.prompt_tokens(message=THANKS) < conversation.prompt_tokens((TOOL,), THANKS)
     long: Message = {"role": "user", "content": "Hello there" * 200}
-    assert conversation.count_tokens(message=long) > 600
+    assert conversation.prompt_tokens(message=long) > 600
     with pytest.raises(ContextLengthError):
         conversation.append(long)
 

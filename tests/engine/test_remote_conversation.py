@@ -567,9 +567,9 @@ def test_a_prompt_is_estimated_from_what_the_endpoint_counted_before() -> None:
     _, _, conversation = talk(answer)
     long: Message = {"role": "user", "content": "The ship left the harbour. " * 20}
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
-    assert 900 < conversation.estimate_tokens() < 930
-    assert 100 < conversation.estimate_tokens(message=long) - conversation.estimate_tokens() < 200
+    assert 900 < conversation.prompt_tokens() < 930
+    assert 100 < conversation.prompt_tokens(message=long) - conversation.prompt_tokens() < 200
     # With other tools, and after an eviction, it was another prompt that was counted.
-    assert 20 < conversation.estimate_tokens((tool,)) < 100
+    assert 20 < conversation.prompt_tokens((tool,)) < 100
     conversation.evict(range(1))
-    assert 20 < conversation.estimate_tokens() < 100
+    assert 20 < conversation.prompt_tokens() < 100

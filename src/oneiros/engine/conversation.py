@@ -147,6 +147,20 @@ class Conversation(ABC):
         return None
 
     @abstractmethod
+    def prompt_tokens(
+        self, tools: tuple[Mapping[str, object], ...] = (), message: Message | None = None
+    ) -> int:
+        """Tokens of the next reply's prompt; a model at an endpoint can only be estimated.
+
+        Args:
+            tools: that the reply may call; none with the tool_choice "none".
+            message: counted as if it had been appended; it need not fit the context.
+
+        Raises:
+            ConversationError: `message` is none.
+        """
+
+    @abstractmethod
     def save(self) -> dict[str, object]:
         """All that is needed to go on elsewhere, as JSON-like data; see `restore`."""
 

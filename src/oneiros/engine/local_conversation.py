@@ -149,12 +149,8 @@ class LocalConversation(Conversation):
         """The conversation up to the last generated reply, as the model has read and written it."""
         return self._read.tokens
 
-    def count_tokens(self, tools: Tools = (), message: Message | None = None) -> int:
-        """Tokens of the next reply's prompt: exactly those that the model will read.
-
-        Args:
-            tools: that the reply may call; none with the tool_choice "none".
-            message: counted as if it had been appended; it need not fit the context.
+    def prompt_tokens(self, tools: Tools = (), message: Message | None = None) -> int:
+        """As Conversation.prompt_tokens: exactly what the model will read.
 
         Raises:
             ChatFormatError: the template refuses such a conversation, as some do without messages.

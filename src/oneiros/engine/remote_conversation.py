@@ -69,19 +69,12 @@ class RemoteConversation(Conversation):
         self._model = model
         self._counted: _Counted | None = None
 
-    def estimate_tokens(
+    def prompt_tokens(
         self, tools: tuple[Mapping[str, object], ...] = (), message: Message | None = None
     ) -> int:
-        """Tokens of the next reply's prompt, roughly: only the endpoint has the tokenizer.
+        """As Conversation.prompt_tokens: an estimate, for only the endpoint has the tokenizer.
 
         What the endpoint has read and counted before, with the same tools, is not estimated again.
-
-        Args:
-            tools: that the reply may call.
-            message: counted as if it had been appended.
-
-        Raises:
-            ConversationError: `message` is none.
         """
         messages = self._messages
         if message is not None:
