@@ -7,6 +7,7 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PEERS  := .peers
 PEER_SERVER := $(PEERS)/bin/llama-server
+MCP_SERVERS := .mcp-servers
 JOBS   ?= $(shell nproc)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
@@ -26,7 +27,7 @@ run: setup ## set up what is missing and chat with the default model
 
 setup: $(STAMPS)/package kernels model ## environment, dependencies, C kernels, default models
 
-dev: setup $(STAMPS)/dev $(STAMPS)/train
+dev: setup $(STAMPS)/dev $(STAMPS)/train $(MCP_SERVERS)/stamp
 
 kernels: $(KERNELS) ## build the C kernels (only what changed)
 
@@ -42,7 +43,7 @@ large-models: model
 test: dev ## the default tests
 	$(BIN)/python -m pytest -q
 
-test-long: dev large-models $(PEERS)/stamp ## every test: more seeds, more formats, larger models (hours)
+test-long: dev large-models $(PEERS)/stamp $(MCP_SERVERS)/node-stamp ## every test: more seeds, more formats, larger models (hours)
 	$(BIN)/python -m pytest -q -m "long or not long"
 
 # About ten minutes on two cores. Stopped, it goes on when it is called again.
@@ -104,6 +105,17 @@ build/kernels/CMakeCache.txt: CMakeLists.txt $(STAMPS)/runtime
 $(KERNELS): $(KERNEL_SOURCES) build/kernels/CMakeCache.txt
 	@echo "Building the C kernels"
 	@$(BIN)/cmake --build build/kernels --parallel $(JOBS) -- --no-print-directory -s
+	@touch $@
+
+$(MCP_SERVERS)/stamp: requirements/mcp-servers.txt
+	@PYTHON="$(PYTHON)" sh requirements/make-venv.sh $(MCP_SERVERS)
+	@$(MCP_SERVERS)/bin/python -m pip --disable-pip-version-check -qq install -r requirements/mcp-servers.txt
+	@touch $@
+
+$(MCP_SERVERS)/node-stamp: requirements/mcp-servers/package.json requirements/mcp-servers/package-lock.json | $(MCP_SERVERS)/stamp
+	@command -v npm >/dev/null || { echo "npm is needed for the long tests: install Node.js 20 or newer." >&2; exit 1; }
+	@cp requirements/mcp-servers/*.json $(MCP_SERVERS)/
+	@npm ci --prefix $(MCP_SERVERS) --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # llama.cpp for this very processor, less the tile registers of AMX: with them this version crashes in
