@@ -1,0 +1,1 @@
+"""Assistants: programs that processes run, and what models are told there."""

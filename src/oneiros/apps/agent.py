@@ -1,0 +1,177 @@
+"""The agent loop: a program that has a model call tools until it answers.
+
+It is a pure function of the process's context. Each step reads the turn (`turn.py`) anew and says
+the one thing that comes next, so that a process goes on after any crash, and any fork, with nothing
+but its journal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oneiros.apps import prompts
+from oneiros.apps.prompts import Notice
+from oneiros.apps.repetition import repetition
+from oneiros.apps.tool_choice import choose_tools
+from oneiros.apps.turn import Round, Turn, read_turn
+from oneiros.apps.written_calls import begins_call
+from oneiros.kernel.program import Action, Call, Exit, Generate, Note, Receive, View
+from oneiros.kernel.state import ProcessState
+from oneiros.memory.pages import PageKind
+from oneiros.model.tool_call_parser import OPENING
+
+_RECOUNTED = 8  # calls that an account without a model names
+_LONGEST_RECOUNTED = 120  # characters of each
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A program for processes that somebody talks to, and for those that do one task for another.
+
+    A process without a parent goes on to wait for the next message after an answer; one with a
+    parent ends with it.
+    """
+
+    most_rounds: int = 50  # of calls, for one message
+    most_retries: int = 2  # of replies that failed, were empty or cut, in a turn
+    account_tokens: int = 256  # that a process may take to say how far it got
+
+    def step(self, view: View) -> Action:
+        """What comes next: by the first of these rules that applies.
+
+        An account that was asked for ends the turn. Calls are made. An answer ends the turn. What
+        went wrong is said to the model, and asked for again. New messages of the user are read.
+        When a budget ends, or the model repeats itself in spite of a notice, an account is asked
+        for. Otherwise the model goes on.
+        """
+        state, turn = view.state, read_turn(view)
+        if not turn.asked or Notice.NO_ANSWER in turn.latest_notices:
+            return Receive()
+        accounting = turn.count(Notice.ACCOUNT) > 0
+        last, fresh = turn.last, not turn.latest_notices
+        if accounting:
+            return self._account(state, turn)
+        if last is not None and last.unanswered:
+            return Call(requests=last.unanswered)
+        if (missing := _missing(state, turn)) > 0:
+            return self._failed(state, turn, missing)
+        if last is not None and fresh and not last.requests:
+            wrong = _wrong(state, last)
+            if wrong is None:
+                return _answer(state, last.text)
+            if turn.count(*_RETRIES) >= self.most_retries:
+                return Note(text=prompts.account("your replies come to nothing"))
+            return Note(text=wrong)
+        if any(mail.sender == "user" for mail in state.inbox[:1]):
+            return Receive()
+        why = self._reason_to_stop(state, turn)
+        if why is not None:
+            return Note(text=why)
+        return self._generate(view, turn)
+
+    def _generate(self, view: View, turn: Turn) -> Generate:
+        tools = offered_tools(view)
+        malformed = turn.last.malformed if turn.last is not None else None
+        if malformed is not None:
+            tools = tools if malformed in tools else (*tools, malformed)
+            return Generate(tools=tools, tool_choice=malformed, parallel=False)
+        return Generate(tools=tools)
+
+    def _reason_to_stop(self, state: ProcessState, turn: Turn) -> str | None:
+        """A notice to give before the model may go on; None: it may."""
+        if state.told:
+            return prompts.account("the budget is nearly used up")
+        if len(turn.rounds) >= self.most_rounds:
+            return prompts.account(f"there were {len(turn.rounds)} rounds of calls")
+        what = repetition([one.outcome for one in turn.rounds if one.requests])
+        if what is None or Notice.REPEATS in turn.latest_notices:
+            return None
+        if turn.count(Notice.REPEATS):
+            return prompts.account("you repeat yourself")
+        return prompts.repeats(what)
+
+    def _account(self, state: ProcessState, turn: Turn) -> Action:
+        """Ask for the account, or end with it."""
+        given = Notice.ACCOUNT not in turn.latest_notices
+        if not given and _missing(state, turn) <= 0:
+            return Generate(tool_choice="none", max_tokens=self.account_tokens)
+        said = turn.last.text.strip() if given and turn.last is not None else ""
+        return Receive() if said and _goes_on(state) else _given_up(state, said or _recounted(turn))
+
+    def _failed(self, state: ProcessState, turn: Turn, missing: int) -> Action:
+        """Nothing came of the last reply."""
+        if state.parent is None and state.last_reason == "interrupted":
+            return Receive()
+        if turn.latest_notices.count(Notice.FAILED) < self.most_retries:
+            return Note(text=prompts.failed())
+        why = f"Generating a reply failed {state.failures} times, for reasons that the log has."
+        return _given_up(state, f"{why} {_recounted(turn)}")
+
+
+_RETRIES = (Notice.EMPTY, Notice.CUT, Notice.MALFORMED)
+
+
+def offered_tools(view: View) -> tuple[str, ...]:
+    """The tools for all that was asked in a conversation, its evicted part included."""
+    state = view.state
+    pages = sorted((*state.evicted, *state.pages), key=lambda page: page.id)
+    requests = [view.message(page)["content"] for page in pages if page.kind is PageKind.USER]
+    return choose_tools(requests, view.tools)
+
+
+def _missing(state: ProcessState, turn: Turn) -> int:
+    """Replies that failed and that the model was not told of."""
+    return state.failures - turn.latest_notices.count(Notice.FAILED)
+
+
+def _wrong(state: ProcessState, reply: Round) -> str | None:
+    """What to say about a reply without calls; None: it is an answer."""
+    if state.last_reason == "length" and _is_cut_call(reply.text):
+        return prompts.cut()
+    if reply.malformed is not None:
+        return prompts.malformed(reply.malformed)
+    return None if reply.text.strip() else prompts.empty()
+
+
+def _is_cut_call(text: str) -> bool:
+    return not text.strip() or any(mark in text for mark in OPENING.values()) or begins_call(text)
+
+
+def _answer(state: ProcessState, text: str) -> Action:
+    if state.parent is None:
+        return Receive()
+    if state.last_reason in ("length", "interrupted", "cancelled"):
+        return _given_up(state, f"{text}\n[The answer ends here: {state.last_reason}.]")
+    return Exit(result=text)
+
+
+def _goes_on(state: ProcessState) -> bool:
+    """Whether the process may take another message after one that came to nothing."""
+    return state.parent is None and not state.told
+
+
+def _given_up(state: ProcessState, text: str) -> Action:
+    """End without an answer, or say to the person who waits for one that there is none."""
+    if _goes_on(state):
+        return Note(text=prompts.no_answer(text))
+    return Exit(result=text, status="budget" if state.told else "failed")
+
+
+def _recounted(turn: Turn) -> str:
+    """An account without a model: the last calls, and how they ended."""
+    calls = [
+        f"{call.tool}({_brief(call.arguments)}): {_brief(one.results.get(call.model_call, 'open'))}"
+        for one in turn.rounds
+        for call in one.requests
+    ]
+    if not calls:
+        return "It ended before anything was done."
+    left = (
+        f"{len(calls)} calls were made; the last: " if len(calls) > _RECOUNTED else "Calls made: "
+    )
+    return left + "; ".join(calls[-_RECOUNTED:])
+
+
+def _brief(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_RECOUNTED else f"{text[:_LONGEST_RECOUNTED]}…"

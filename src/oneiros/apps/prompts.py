@@ -1,0 +1,67 @@
+"""All that an assistant's model is told, beside its tools: as few tokens as say it.
+
+The system prompt is read before every conversation, and small models follow few instructions: each
+sentence here is one that made a difference. Notices are in brackets, as the kernel's are.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+SYSTEM = (
+    "You are Oneiros, an assistant that acts through tools. Find out, compute and change things "
+    "with tools; do not guess. Call tools that do not depend on each other at once. When all is "
+    "done, answer briefly with the result."
+)
+
+
+class Notice(StrEnum):
+    """How each notice of the agent begins; it is recognised by that in the context."""
+
+    FAILED = "[Your reply failed"
+    EMPTY = "[Your reply was empty"
+    CUT = "[Your reply was cut"
+    MALFORMED = "[Your call was malformed"
+    REPEATS = "[You repeat yourself"
+    ACCOUNT = "[Stop here"
+    NO_ANSWER = "[There is no answer"
+
+
+def failed() -> str:
+    """After a generation of which nothing came."""
+    return f"{Notice.FAILED}, and nothing of it is here. Answer again.]"
+
+
+def empty() -> str:
+    """After a reply without words or calls."""
+    return f"{Notice.EMPTY}. Go on with a call, or answer.]"
+
+
+def cut() -> str:
+    """After a reply that a limit ended within a call."""
+    return f"{Notice.CUT} within a call, which was not made. Make it shorter, or in parts.]"
+
+
+def malformed(tool: str) -> str:
+    """After a call written in a way that cannot be carried out."""
+    return f"{Notice.MALFORMED}. Call {tool} again.]"
+
+
+def repeats(what: str) -> str:
+    """When calls and results come again and again."""
+    return f"{Notice.REPEATS}: {what}. Try another way, or answer with what you know.]"
+
+
+def account(why: str) -> str:
+    """When the work ends before it is done."""
+    return f"{Notice.ACCOUNT}: {why}. Call no tool. Say what was done and found, what is missing.]"
+
+
+def no_answer(why: str) -> str:
+    """For the person who waits, where the model says nothing."""
+    return f"{Notice.NO_ANSWER}: {why}]"
+
+
+def notice_of(text: str) -> Notice | None:
+    """Which notice a text is; None: none of these."""
+    return next((notice for notice in Notice if text.startswith(notice)), None)

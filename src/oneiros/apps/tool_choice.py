@@ -1,0 +1,166 @@
+"""Which tools a request is shown: those whose descriptions speak of what it asks for.
+
+The score is BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and
+Beyond", 2009) over names, descriptions and parameters, of the request's words and of what its form
+gives away: an address needs something that reads pages, whatever its words are.
+
+Tools stand at the beginning of the prompt, so that other tools cost a whole prefill. Therefore they
+are only added, at the end, and only by a message that needs them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from oneiros.kernel.tools import Tool
+
+FEW = 4
+"""So many tools are all shown, whatever is asked."""
+
+MOST_PER_REQUEST = 5
+"""That one message adds, beside those that they hand over to."""
+
+# Shown to every request: what small models get wrong by themselves, and can do with one argument.
+CORE = ("calculator",)
+
+# Whoever has the first will need the others: their arguments or results are about the same things.
+HAND_OFFS: Mapping[str, tuple[str, ...]] = {
+    "search": ("read_file", "read_document"),
+    "search_files": ("read_file",),
+    "list_files": ("read_file",),
+    "edit_file": ("read_file",),
+    "move_file": ("list_files",),
+    "delete_file": ("list_files",),
+    "web_search": ("fetch", "browse"),
+    "browse": ("web_search",),
+    "spawn": ("wait",),
+    "remember": ("recall",),
+    "forget": ("recall",),
+}
+
+_RELATIVE = 0.4  # share of the best tool's score that others need
+_NAME_WEIGHT, _PARAMETER_WEIGHT = 3, 1  # times that their words count
+_SATURATION, _LENGTH = 1.2, 0.6  # BM25's k1 and b
+_CUE_WEIGHT = 0.7
+
+# What the form of a request says beside its words.
+_CUES = tuple(
+    (re.compile(rf"\b({pattern})\b", re.IGNORECASE), words)
+    for pattern, words in (
+        (r"https?|www|web ?(?:site|page)s?|urls?|pages?", "web page fetch read link"),
+        (r"\w+\.(?:txt|csv|tsv|md|json|py|pdf|docx?|html?|log|xml|ya?ml)", "file read write"),
+        (r"files?|folders?|director(?:y|ies)", "file read list write"),
+        (r"\d\s*[-+*/^×÷]\s*\(?\d+|\d+ ?per ?cent|square root|convert", "calculate number"),
+        (r"how (?:many|much)|sum|total|average|mean|median|product", "calculate python code"),
+        (r"code|script|program|plot|chart|csv|regression|sort|primes?", "run python code"),
+        (r"remind|alarm|timer|tomorrow|in \d+ (?:seconds|minutes|hours|days)", "timer wait"),
+        (r"today|now|date|time|clock|weekday|day of the week", "time date clock"),
+        (r"look up|find out|search|news|latest", "search web"),
+    )
+)
+
+_WORD = re.compile(r"[a-z0-9]+")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_COMMON = frozenset(
+    _WORD.findall(
+        "a an and are as at be by can do does for from give has have how i if in into is it its "
+        "me my of on or please so tell that the their them then there this to use using was what "
+        "when where which who will with you your"
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """A tool's words."""
+
+    tool: Tool
+    words: Counter[str]
+    length: int
+
+
+def choose_tools(requests: Sequence[str], tools: Sequence[Tool]) -> tuple[str, ...]:
+    """The names of the tools to show, those that were shown longest first.
+
+    Args:
+        requests: everything that was asked in a conversation, in order. The tools for the first n
+            of them are the beginning of those for all.
+        tools: that there are.
+    """
+    if len(tools) <= FEW:
+        return tuple(tool.name for tool in tools)
+    documents = [_document(tool) for tool in tools]
+    there = {tool.name for tool in tools}
+    shown = dict.fromkeys(name for name in CORE if name in there)
+    for request in requests:
+        for name in _needed(request, documents):
+            shown[name] = None
+            shown |= dict.fromkeys(_handed_to(name, documents))
+    return tuple(shown)
+
+
+def _needed(request: str, documents: Sequence[_Document]) -> list[str]:
+    """The tools that a message needs, best first; equal ones in the order of their names."""
+    query = _query(request)
+    lengths = sum(document.length for document in documents) / len(documents)
+    scores: dict[str, float] = {}
+    for word, weight in query.items():
+        having = [document for document in documents if word in document.words]
+        rarity = math.log(1 + (len(documents) - len(having) + 0.5) / (len(having) + 0.5))
+        for document in having:
+            times = document.words[word]
+            norm = _SATURATION * (1 - _LENGTH + _LENGTH * document.length / lengths)
+            score = weight * rarity * times * (_SATURATION + 1) / (times + norm)
+            scores[document.tool.name] = scores.get(document.tool.name, 0.0) + score
+    ranked = sorted(scores, key=lambda name: (-scores[name], name))
+    least = _RELATIVE * scores[ranked[0]] if ranked else 0.0
+    return [name for name in ranked[:MOST_PER_REQUEST] if scores[name] >= least]
+
+
+def _handed_to(name: str, documents: Sequence[_Document]) -> list[str]:
+    """Tools that a tool's description names, or that it is known to go with."""
+    named = {document.tool.name: document.tool for document in documents}
+    description = set(re.findall(r"[\w-]+", named[name].description)) - {name}
+    known = HAND_OFFS.get(name, ())
+    return [other for other in named if other in known or ("_" in other and other in description)]
+
+
+def _query(request: str) -> dict[str, float]:
+    """Words to look for, with their weights."""
+    words = dict.fromkeys(_words(request), 1.0)
+    for pattern, more in _CUES:
+        if pattern.search(request):
+            for word in _words(more):
+                words.setdefault(word, _CUE_WEIGHT)
+    return words
+
+
+def _document(tool: Tool) -> _Document:
+    words = Counter(_words(_CAMEL.sub(" ", tool.name)) * _NAME_WEIGHT)
+    words.update(_words(tool.description))
+    properties = tool.parameters.get("properties")
+    if isinstance(properties, Mapping):
+        for name, schema in properties.items():
+            words.update(_words(_CAMEL.sub(" ", str(name))) * _PARAMETER_WEIGHT)
+            if isinstance(schema, Mapping):
+                words.update(_words(str(schema.get("description", ""))))
+    return _Document(tool, words, sum(words.values()))
+
+
+def _words(text: str) -> list[str]:
+    return [*_stems(word for word in _WORD.findall(text.lower()) if word not in _COMMON)]
+
+
+def _stems(words: Iterable[str]) -> Iterable[str]:
+    """Words without the endings that differ between a question and a description."""
+    for word in words:
+        stem = word
+        for ending in ("ations", "ation", "ator", "ing", "ies", "es", "ed", "s", "e"):
+            if word.endswith(ending) and len(word) - len(ending) >= 3:
+                stem = word[: -len(ending)]
+                break
+        yield stem

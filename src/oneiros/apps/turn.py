@@ -1,0 +1,150 @@
+"""What happened in a process since it was last asked for something, read from its context."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from oneiros.apps.prompts import Notice, notice_of
+from oneiros.apps.repetition import Outcome
+from oneiros.apps.written_calls import WrittenCall, written_calls
+from oneiros.kernel.program import ToolRequest, View
+from oneiros.memory.pages import Page, PageKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """A reply, and what came of its calls."""
+
+    text: str
+    requests: tuple[ToolRequest, ...] = ()
+    results: Mapping[str | None, str] = field(default_factory=dict)  # by the calls' ids
+    malformed: str | None = None  # the tool of a call that cannot be carried out
+    notices: tuple[Notice, ...] = ()  # of the agent, after it
+
+    @property
+    def unanswered(self) -> tuple[ToolRequest, ...]:
+        """Calls that are still to be made."""
+        return tuple(call for call in self.requests if call.model_call not in self.results)
+
+    @property
+    def outcome(self) -> Outcome:
+        """For comparison with other rounds."""
+        return Outcome(
+            frozenset(
+                (call.tool, _canonical(call.arguments), self.results.get(call.model_call, ""))
+                for call in self.requests
+            ),
+            self.text.strip(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Everything since the last message; of an evicted beginning, what is left."""
+
+    asked: bool  # whether there is anything that could be answered
+    rounds: tuple[Round, ...] = ()
+    notices: tuple[Notice, ...] = ()  # of the agent, before the first reply
+
+    @property
+    def last(self) -> Round | None:
+        return self.rounds[-1] if self.rounds else None
+
+    @property
+    def latest_notices(self) -> tuple[Notice, ...]:
+        """Those since the last reply."""
+        return self.rounds[-1].notices if self.rounds else self.notices
+
+    def count(self, *notices: Notice) -> int:
+        """How often the agent gave one of these notices."""
+        given = [*self.notices, *(notice for one in self.rounds for notice in one.notices)]
+        return sum(notice in notices for notice in given)
+
+
+def read_turn(view: View) -> Turn:
+    """The turn at the end of a process's context."""
+    pages = view.state.context
+    starts = [index for index, page in enumerate(pages) if page.kind is PageKind.USER]
+    pages = pages[starts[-1] if starts else 0 :]
+    turn = Turn(asked=any(page.kind in _ASKING for page in pages))
+    for page in pages:
+        turn = _with(turn, page, view)
+    return turn
+
+
+_ASKING = (PageKind.USER, PageKind.ASSISTANT, PageKind.TOOL)
+
+
+def _with(turn: Turn, page: Page, view: View) -> Turn:
+    if page.kind is PageKind.ASSISTANT:
+        return replace(turn, rounds=(*turn.rounds, _round(page, view)))
+    if page.kind is PageKind.NOTICE:
+        notice = notice_of(view.message(page)["content"])
+        if notice is None:
+            return turn
+        if turn.last is None:
+            return replace(turn, notices=(*turn.notices, notice))
+        return _with_last(turn, replace(turn.last, notices=(*turn.last.notices, notice)))
+    if page.kind is PageKind.TOOL and turn.last is not None:
+        message = view.message(page)
+        results = {**turn.last.results, message.get("tool_call_id"): message["content"]}
+        return _with_last(turn, replace(turn.last, results=results))
+    return turn
+
+
+def _with_last(turn: Turn, last: Round) -> Turn:
+    return replace(turn, rounds=(*turn.rounds[:-1], last))
+
+
+def _round(page: Page, view: View) -> Round:
+    message = view.message(page)
+    text = message["content"]
+    if page.calls:
+        return Round(text=text, requests=_requests(message.get("tool_calls", ())))
+    written = written_calls(text, {tool.name for tool in view.tools})
+    malformed = next((call.tool for call in written if not _fits(call, view)), None)
+    if malformed is not None:
+        return Round(text=text, malformed=malformed)
+    requests = tuple(
+        ToolRequest(
+            tool=call.tool, arguments=call.arguments or "{}", model_call=f"written-{page.id}-{n}"
+        )
+        for n, call in enumerate(written)
+    )
+    return Round(text=text, requests=requests)
+
+
+def _requests(calls: Sequence[Mapping[str, object]]) -> tuple[ToolRequest, ...]:
+    requests = []
+    for call in calls:
+        function = call.get("function")
+        if isinstance(function, Mapping):
+            arguments = function.get("arguments")
+            requests.append(
+                ToolRequest(
+                    tool=str(function.get("name")),
+                    arguments=arguments if isinstance(arguments, str) else json.dumps(arguments),
+                    model_call=str(call.get("id")),
+                )
+            )
+    return tuple(requests)
+
+
+def _fits(call: WrittenCall, view: View) -> bool:
+    """Whether a written call is one that its tool takes."""
+    from jsonschema import Draft202012Validator
+
+    if call.arguments is None:
+        return False
+    schema = next(tool.parameters for tool in view.tools if tool.name == call.tool)
+    fits: bool = Draft202012Validator(dict(schema)).is_valid(json.loads(call.arguments))
+    return fits
+
+
+def _canonical(arguments: str) -> str:
+    try:
+        return json.dumps(json.loads(arguments), sort_keys=True)
+    except (ValueError, RecursionError):
+        return arguments
