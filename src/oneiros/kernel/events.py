@@ -85,6 +85,7 @@ class ChildStarted:
 
     kind: Literal["child-started"] = "child-started"
     child: int
+    used: Used = Used()  # of the budget, that was handed to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -186,7 +186,8 @@ def apply(
 def _after(state: ProcessState, event: e.Event) -> ProcessState:
     match event:
         case e.ChildStarted():
-            return replace(state, children=(*state.children, event.child))
+            used = state.used.plus(event.used)
+            return replace(state, children=(*state.children, event.child), used=used)
         case e.ToolsOffered():
             return replace(state, tools=event.tools)
         case e.Delivered():

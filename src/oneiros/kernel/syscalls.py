@@ -90,6 +90,7 @@ class Toolbox:
         """Offer what `tools` gives; it is asked each time, because servers' tools change."""
         self._tools = tools
         self._validators: dict[str, tuple[Json, Validator]] = {}
+        self._described: dict[frozenset[str], tuple[list[Tool], bytes]] = {}
 
     def offered(self, capabilities: frozenset[str]) -> list[Tool]:
         """The tools that a process with these capabilities may call."""
@@ -98,6 +99,14 @@ class Toolbox:
             for tool in self._tools().values()
             if "*" in capabilities or tool.capability in capabilities
         ]
+
+    def description(self, capabilities: frozenset[str]) -> bytes:
+        """The same, described; the same object as long as nothing has changed."""
+        tools = self.offered(capabilities)
+        known = self._described.get(capabilities)
+        if known is None or known[0] != tools:
+            known = self._described[capabilities] = (tools, describe(tools))
+        return known[1]
 
     def get(self, name: str) -> Tool:
         """A tool. Raises ToolError: there is none of this name."""
@@ -130,11 +139,18 @@ class Toolbox:
 
 
 def decision(
-    tool: Tool, arguments: Arguments, state: ProcessState, message: Callable[[Page], Message]
+    tool: Tool,
+    arguments: Arguments,
+    state: ProcessState,
+    message: Callable[[Page], Message],
+    before: int = 0,
 ) -> Decision:
-    """Whether a process may make a call: the policy, and the budget of calls."""
+    """Whether a process may make a call: the policy, and the budget of calls.
+
+    `before` counts the calls that it makes at once with this one, and come before it.
+    """
     budget = state.budget.calls
-    if budget is not None and state.used.calls + len(state.calls) >= budget:
+    if budget is not None and state.used.calls + len(state.calls) + before >= budget:
         return Deny(f"The budget of {budget:,} calls is used up.")
     call = ToolCall(tool.name, arguments, tool.contract, tool.capability)
     return decide(call, policy_context(state, message))

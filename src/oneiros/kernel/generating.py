@@ -1,0 +1,277 @@
+"""A process's replies: room made for them, generated in turn, journalled in pieces."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from oneiros.engine.conversation import Conversation, ConversationOptions
+from oneiros.engine.replies import Completed, TextDelta
+from oneiros.engine.requests import BACKGROUND, INTERACTIVE, Usage
+from oneiros.engine.sampling import SamplingOptions
+from oneiros.errors import ContextLengthError, OneirosError
+from oneiros.kernel import events as e
+from oneiros.kernel.label import Label, join_all
+from oneiros.kernel.program import ACTION, Generate
+from oneiros.kernel.state import Generation
+from oneiros.memory.context import SAID, ContextBudget, mark_text, plan_eviction, stands_for
+from oneiros.memory.pages import PageKind
+from oneiros.model.chat_format import GeneratedReply, Message
+
+if TYPE_CHECKING:
+    from oneiros.kernel.process import Process
+
+_RESERVE_SHARE = 0.25  # of the context, kept for the reply
+_LONGEST_RESERVE = 1024  # tokens
+_LONGEST_REPLY = 4096  # tokens, where nobody says
+MARKUP = 5  # tokens that templates put around a message, about
+_WATCHED_PIECE = 0.1  # seconds between the pieces of a reply that somebody watches
+_PIECE = 1.0
+
+
+@dataclass(slots=True)
+class Talk:
+    """The conversation of a process, as it was left after the last reply."""
+
+    conversation: Conversation | None = None
+    pages: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    message: Message | None
+    ids: GeneratedReply | None
+    reason: str
+    usage: Usage
+    error: str | None = None
+
+
+def room(context: int, longest_reply: int | None = None) -> ContextBudget:
+    """How the tokens of a context are shared out."""
+    reserve = min(int(context * _RESERVE_SHARE), longest_reply or _LONGEST_RESERVE)
+    return ContextBudget(context=context, reserve=reserve)
+
+
+async def generate(process: Process, action: Generate) -> None:
+    """Have the model answer the context."""
+    conversation = _with_room(process, action)
+    options = process.put(ACTION.dump_json(action).decode())
+    seed, limit = secrets.randbits(32), _limit(process, action)
+    process.append(e.GenerationStarted(seed=seed, options=options, limit=limit))
+    await _carry_out(process, action, conversation)
+
+
+async def resume(process: Process) -> None:
+    """Generate a reply again that was under way when the process was stopped.
+
+    The seed is the same: a model of this machine says the same, token for token.
+    """
+    generation = process.state.generation
+    assert generation is not None  # there is something to resume
+    action = ACTION.validate_json(process.services.texts.text(generation.options))
+    assert isinstance(action, Generate)  # nothing else is journalled there
+    if generation.pieces:  # those who watch begin anew
+        process.append(
+            e.GenerationStarted(
+                seed=generation.seed, options=generation.options, limit=generation.limit
+            )
+        )
+    await _carry_out(process, action, _with_room(process, action))
+
+
+async def _carry_out(process: Process, action: Generate, conversation: Conversation) -> None:
+    generation = process.state.generation
+    assert generation is not None  # it has begun
+    scheduler = process.services.scheduler
+    async with scheduler.turn(process.pid, process.state.priority) as turn:
+        began = time.monotonic()
+        if process.state.stopped or process.state.end is not None:
+            return
+        try:
+            reply = await _reply(process, conversation, _options(process, action, generation))
+        except OneirosError as error:
+            reply = _Reply(None, None, "failed", Usage(), str(error))
+        turn.tokens = _computed(reply.usage)
+    if reply.message is None:
+        process.talk = Talk()  # what its conversation has read is not known
+    if process.state.stopped:
+        process.talk = Talk()
+        return  # the reply is generated again when the process goes on
+    _end(process, reply, time.monotonic() - began)
+
+
+def _with_room(process: Process, action: Generate) -> Conversation:
+    """The conversation with what is in the context, after evictions that make room for a reply."""
+    budget = room(process.services.models.context(process.state.model), action.max_tokens)
+    tools = _tools(process, action)
+    while True:
+        conversation = _conversation(process)
+        used = conversation.prompt_tokens(tools)
+        gone = plan_eviction(process.state.context, used, budget)
+        if not gone:
+            return conversation
+        _evict(process, gone)
+
+
+def _conversation(process: Process) -> Conversation:
+    """The conversation with what is in the context; the one of the last reply, continued."""
+    state, texts, talk = process.state, process.services.texts, process.talk
+    pages = state.context
+    ids = tuple(page.id for page in pages)
+    known = len(talk.pages)
+    conversation = talk.conversation if ids[:known] == talk.pages else None
+    if conversation is not None:
+        try:
+            for page in pages[known:]:
+                conversation.append(texts.message(page))
+        except ContextLengthError:
+            conversation = None  # it has to be counted all the same
+    if conversation is None:
+        replies = {n: reply for n, page in enumerate(pages) if (reply := texts.reply(page))}
+        conversation = process.services.models.conversation(
+            state.model,
+            [texts.message(page) for page in pages],
+            replies,
+            owner=state.owner,
+            priority=INTERACTIVE if state.priority <= 0 else BACKGROUND,
+        )
+    process.talk = Talk(conversation, ids)
+    return conversation
+
+
+def _evict(process: Process, gone: tuple[int, ...]) -> None:
+    state, memory = process.state, process.services.memory
+    pages = [page for page in state.context if page.id in gone]
+    for page in pages:
+        if page.kind in SAID:
+            memory.evicted(state, page, process.services.texts.message(page)["content"])
+    message: Message = {"role": "user", "content": mark_text(pages)}
+    label = join_all(page.label for page in pages)
+    mark = process.page(PageKind.MARK, message, label, stands_for=stands_for(pages))
+    process.append(e.Evicted(pages=gone, mark=mark))
+
+
+def _tools(process: Process, action: Generate) -> tuple[Mapping[str, object], ...]:
+    if action.tool_choice == "none":
+        return ()
+    offered = {tool.name: tool for tool in process.texts.tools}
+    return tuple(offered[name].openai() for name in action.tools if name in offered)
+
+
+def _limit(process: Process, action: Generate) -> int:
+    """Tokens that the reply may take."""
+    limit = action.max_tokens or _sampling(process).max_tokens or _LONGEST_REPLY
+    budget = process.state.budget.tokens
+    return limit if budget is None else max(1, min(limit, budget - process.state.used.tokens))
+
+
+def _sampling(process: Process) -> SamplingOptions:
+    blob = process.state.sampling
+    if blob is None:
+        return SamplingOptions()
+    data = json.loads(process.services.texts.text(blob))
+    bias = {int(token): value for token, value in data.pop("logit_bias", {}).items()}
+    return SamplingOptions(**data | {"logit_bias": bias, "stop": tuple(data.get("stop", ()))})
+
+
+def _options(process: Process, action: Generate, generation: Generation) -> ConversationOptions:
+    sampling = replace(_sampling(process), seed=generation.seed, max_tokens=generation.limit)
+    if action.temperature is not None:
+        sampling = replace(sampling, temperature=action.temperature)
+    tools = _tools(process, action)
+    budget = process.state.budget.seconds
+    return ConversationOptions(
+        sampling=sampling,
+        tools=tools,
+        tool_choice=action.tool_choice if tools else "auto",
+        parallel_tool_calls=action.parallel,
+        response_schema=None if action.schema is None else json.loads(action.schema),
+        timeout=None if budget is None else max(0.01, budget - process.state.used.seconds),
+    )
+
+
+async def _reply(
+    process: Process, conversation: Conversation, options: ConversationOptions
+) -> _Reply:
+    """Generate, journalling what comes in pieces; whoever interrupts gets what was said so far."""
+    place = len(conversation.messages)
+    pieces = _Pieces(process)
+    completed: Completed | None = None
+
+    async def listen() -> None:
+        nonlocal completed
+        async with aclosing(conversation.generate(options)) as generated:
+            async for event in generated:
+                if isinstance(event, Completed):
+                    completed = event
+                elif isinstance(event, TextDelta):
+                    pieces.add(event.text)
+
+    await process.attend(listen())
+    said = conversation.messages[place:]
+    if not said:
+        return _Reply(None, None, "interrupted", Usage())
+    usage = completed.usage if completed else Usage(generated_tokens=pieces.count)
+    reason = completed.reason if completed else "interrupted"
+    return _Reply(said[-1], conversation.reply(place), reason, usage)
+
+
+class _Pieces:
+    """A reply's text, journalled from time to time: often, if somebody watches."""
+
+    def __init__(self, process: Process) -> None:
+        self.count = 0  # deltas; about as many as tokens
+        self._process = process
+        self._text: list[str] = []
+        self._last = time.monotonic()
+
+    def add(self, text: str) -> None:
+        self.count += 1
+        self._text.append(text)
+        watched = self._process.services.watched(self._process.pid)
+        if time.monotonic() - self._last >= (_WATCHED_PIECE if watched else _PIECE):
+            text = self._process.put("".join(self._text))
+            self._process.append(e.Generated(text=text, tokens=len(self._text)))
+            self._text.clear()
+            self._last = time.monotonic()
+
+
+def _computed(usage: Usage) -> int:
+    """Tokens that had to be computed."""
+    return usage.prompt_tokens - usage.cached_tokens + usage.generated_tokens
+
+
+def _end(process: Process, reply: _Reply, seconds: float) -> None:
+    state, models = process.state, process.services.models
+    used = e.Used(
+        tokens=_computed(reply.usage),
+        seconds=seconds,
+        money=models.cost(state.model, reply.usage),
+    )
+    page = None
+    if reply.message is not None:
+        origin = models.origin(state.model)
+        label = state.label.join(Label.of(*([origin] if origin else ())))
+        page = process.page(PageKind.ASSISTANT, reply.message, label)
+        ids = None
+        if reply.ids is not None:
+            ids = process.put_json({"text": reply.ids.text, "ids": list(reply.ids.ids)})
+        calls = len(reply.message.get("tool_calls", ()))
+        tokens = reply.usage.generated_tokens + MARKUP if reply.ids else page.tokens
+        page = replace(page, reply=ids, calls=calls, tokens=tokens)
+        process.talk = replace(process.talk, pages=(*process.talk.pages, page.id))
+    process.append(
+        e.GenerationEnded(
+            page=page,
+            reason=reply.reason,
+            used=used,
+            prompt_tokens=reply.usage.prompt_tokens,
+            cached_tokens=reply.usage.cached_tokens,
+            error=None if reply.error is None else process.put(reply.error),
+        )
+    )

@@ -1,0 +1,464 @@
+"""The kernel: processes on one journal, started, watched, signalled, and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import traceback
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import asdict
+from pathlib import Path
+
+from oneiros.errors import JournalError, ProcessError
+from oneiros.kernel import events as e
+from oneiros.kernel.budgets import handed_over
+from oneiros.kernel.calls import answer_question, cancelled_in_fork
+from oneiros.kernel.generating import Talk
+from oneiros.kernel.journal import Journal, Recorded
+from oneiros.kernel.label import SYSTEM, USER, Label
+from oneiros.kernel.models import Models
+from oneiros.kernel.process import Process
+from oneiros.kernel.program import Program
+from oneiros.kernel.questions import Question, questions_of
+from oneiros.kernel.replay import replay
+from oneiros.kernel.scheduler import Scheduler
+from oneiros.kernel.services import Memory, Services
+from oneiros.kernel.spec import ProcessSpec
+from oneiros.kernel.state import STATE, ProcessState
+from oneiros.kernel.syscalls import Toolbox
+from oneiros.kernel.tools import Tool
+from oneiros.kernel.view import Texts
+from oneiros.kernel.watchers import Watchers
+from oneiros.memory.pages import Page, PageKind
+from oneiros.model.chat_format import Message
+
+_log = logging.getLogger(__name__)
+_SLOTS = 8  # replies of background processes that are generated at once
+_JOURNAL_PAUSE = 5.0  # seconds until a process goes on whose events could not be journalled
+
+
+class Kernel:
+    """Runs processes. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        models: Models,
+        tools: Callable[[], Mapping[str, Tool]],
+        programs: Mapping[str, Program],
+        memory: Memory,
+        prompts: Mapping[str, str] | None = None,
+        slots: int = _SLOTS,
+    ) -> None:
+        """Make a kernel; `resume` then lets the processes of its journal go on.
+
+        Args:
+            journal: what happened so far; closed with the kernel.
+            models: what processes think with.
+            tools: what they may call, by name; asked again before each step.
+            programs: what they do, by name.
+            memory: documents, recall, facts.
+            prompts: system prompts by app.
+            slots: replies of background processes that are generated at once.
+        """
+        self._journal = journal
+        self._texts = Texts(journal.load)
+        self._prompts = dict(prompts or {})
+        self._processes: dict[int, Process] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._watchers = Watchers()
+        self._services = Services(
+            journal=journal,
+            texts=self._texts,
+            models=models,
+            toolbox=Toolbox(tools),
+            programs=programs,
+            scheduler=Scheduler(slots),
+            memory=memory,
+            lookup=self._lookup,
+            watched=self._watchers.watched,
+        )
+
+    async def resume(self) -> None:
+        """Let every process go on where it was."""
+        for pid in self._journal.live():
+            self._run(self._journal.state(pid))
+
+    async def close(self) -> None:
+        """Stop everything where it is. The journal knows how to go on."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._watchers.close()
+        self._journal.close()
+
+    async def start(self, spec: ProcessSpec) -> int:
+        """Start a process; its pid.
+
+        Raises:
+            ProcessError: there is no such program or parent.
+            ModelNotFoundError: there is no such model.
+        """
+        if spec.program not in self._services.programs:
+            known = ", ".join(sorted(self._services.programs))
+            raise ProcessError(f'There is no program "{spec.program}"; there are: {known}.')
+        model = spec.model or self._services.models.default
+        self._services.models.check(model)
+        pid = self._journal.new_pid()
+        sampling = None
+        if spec.sampling is not None:
+            options = asdict(spec.sampling) | {"logit_bias": dict(spec.sampling.logit_bias)}
+            sampling = self._journal.put(json.dumps(options).encode())
+        started = e.Started(
+            owner=spec.owner,
+            app=spec.app,
+            program=spec.program,
+            model=model,
+            title=spec.title or (spec.text or "").strip().partition("\n")[0][:80],
+            parent=spec.parent,
+            priority=spec.priority,
+            budget=spec.budget,
+            capabilities=spec.capabilities,
+            sampling=sampling,
+            pages=self._first_pages(spec, model),
+        )
+        delivered = [] if spec.text is None else [self._mail("user", spec.text, Label.of(USER))]
+        self._begin(pid, started, *delivered)
+        return pid
+
+    def _first_pages(self, spec: ProcessSpec, model: str) -> tuple[Page, ...]:
+        text = self._prompts.get(spec.app, "") if spec.system is None else spec.system
+        label = Label.of(SYSTEM if spec.system is None else USER)
+        facts = self._services.memory.facts(spec.owner)
+        if facts is not None:
+            text, label = f"{text}\n\n{facts[0]}".strip(), label.join(facts[1])
+        if not text:
+            return ()
+        message = json.dumps({"role": "system", "content": text}, ensure_ascii=False)
+        page = Page(
+            id=1,
+            kind=PageKind.SYSTEM,
+            message=self._journal.put(message.encode(errors="replace")),
+            tokens=self._services.models.count(model, text),
+            label=label,
+            pinned=True,
+        )
+        return (page,)
+
+    async def spawn(
+        self,
+        parent: int,
+        task: str,
+        tools: tuple[str, ...] | None = None,
+        budget: e.Budget | None = None,
+    ) -> int:
+        """Start a child with a task; its pid.
+
+        It gets capabilities of its parent only, and what is limited of its budget is taken from the
+        parent's.
+
+        Args:
+            parent: the process that asks.
+            task: the child's first message.
+            tools: what it may call; None: what the parent may.
+            budget: what it may use; None: half of what the parent has left.
+
+        Raises:
+            ProcessError: the parent has not got so much left, or ended.
+        """
+        process = self._live(parent)
+        state = process.state
+        capabilities = state.capabilities
+        if tools is not None:
+            wanted = {self._services.toolbox.get(name).capability for name in tools}
+            capabilities = frozenset(wanted if "*" in capabilities else wanted & capabilities)
+        budget, used = handed_over(state, budget)
+        spec = ProcessSpec(
+            owner=state.owner,
+            app=state.app,
+            program=state.program,
+            model=state.model,
+            title=task.strip().partition("\n")[0][:80],
+            priority=max(1, state.priority),
+            budget=budget,
+            capabilities=capabilities,
+            parent=parent,
+        )
+        pid = await self.start(spec)
+        process.append(e.ChildStarted(child=pid, used=used))
+        self._deliver(pid, f"process:{parent}", task, state.label)
+        return pid
+
+    async def send(
+        self, pid: int, text: str, *, sender: str = "user", label: Label | None = None
+    ) -> None:
+        """Put a message into a process's inbox. Raises ProcessError: it has ended."""
+        self._live(pid)
+        self._deliver(pid, sender, text, label or Label.of(USER))
+
+    async def kill(self, pid: int) -> None:
+        """End a process and its children. Raises ProcessError: it has ended."""
+        process = self._live(pid)
+        for child in process.state.children:
+            if child in self._processes:
+                await self.kill(child)
+        task = self._tasks[pid]
+        task.cancel()
+        await asyncio.wait({task})
+        if process.state.end is None:
+            process.append(e.Ended(status="killed", label=process.state.label))
+            self._forget(pid)
+
+    async def stop(self, pid: int) -> None:
+        """Let a process pause until `cont`. Calls under way come to their end."""
+        process = self._live(pid)
+        if not process.state.stopped:
+            process.append(e.Signalled(signal="stop"))
+            if process.state.generation is not None:
+                process.interrupt()
+
+    async def cont(self, pid: int) -> None:
+        """Let a stopped process go on."""
+        process = self._live(pid)
+        if process.state.stopped:
+            process.append(e.Signalled(signal="continue"))
+
+    async def interrupt(self, pid: int) -> None:
+        """End the reply or the calls that are under way; what was said stays."""
+        self._live(pid).interrupt()
+
+    async def renice(self, pid: int, priority: int) -> None:
+        """Change the priority: 0 for a process that somebody waits for, more for less."""
+        process = self._live(pid)
+        process.append(e.Reniced(priority=priority))
+        process.talk = Talk()  # made with the old one
+
+    async def set_budget(self, pid: int, budget: e.Budget) -> None:
+        """Change what a process may use, in all."""
+        self._live(pid).append(e.BudgetChanged(budget=budget))
+
+    async def fork(self, pid: int) -> int:
+        """Start a copy of a process, as it is now; the copy's pid."""
+        process = self._live(pid)
+        child = self._journal.new_pid()
+        snapshot = self._journal.put(STATE.dump_json(process.state))
+        self._begin(child, e.Forked(parent=pid, at=process.state.seq, state=snapshot), fork=True)
+        process.append(e.ChildStarted(child=child))
+        return child
+
+    def processes(self, *, ended: bool = False) -> list[ProcessState]:
+        """The states of the processes that live, or of all."""
+        live = [process.state for process in self._processes.values()]
+        if not ended:
+            return sorted(live, key=lambda state: state.pid)
+        return [self.state(pid) for pid in self._journal.pids()]
+
+    def state(self, pid: int) -> ProcessState:
+        """The state of a process, ended ones too. Raises ProcessError: there is none."""
+        state = self._lookup(pid)
+        if state is None:
+            raise ProcessError(f"There is no process {pid}.")
+        return state
+
+    def text(self, blob: str) -> str:
+        """A text by its hash; of an erased one, a text that says so."""
+        return self._texts.text(blob)
+
+    def message(self, page: Page) -> Message:
+        """A page's message; of an erased one, one that says so."""
+        return self._texts.message(page)
+
+    def tools(self) -> list[Tool]:
+        """All tools there are."""
+        return self._services.toolbox.offered(frozenset({"*"}))
+
+    def questions(self, pid: int | None = None) -> list[Question]:
+        """What processes (or one) ask people."""
+        return [
+            question
+            for process in self._processes.values()
+            if pid in (None, process.pid)
+            for question in questions_of(process.state, self.text)
+        ]
+
+    async def answer(
+        self,
+        call_id: str,
+        *,
+        allow: bool | None = None,
+        always: bool = False,
+        text: str | None = None,
+    ) -> None:
+        """Answer a question: allow or refuse a call, or say something.
+
+        Args:
+            call_id: of the call that asks.
+            allow: whether a call may be made.
+            always: whether all calls of its meaning may, from now on.
+            text: the answer to a question that is not about a permission.
+
+        Raises:
+            ProcessError: nothing is asked there, or the answer is of the other kind.
+        """
+        for question in self.questions():
+            if question.call_id != call_id:
+                continue
+            process = self._processes[question.pid]
+            if question.kind == "permission":
+                if allow is None:
+                    raise ProcessError(f"Call {call_id} asks for a permission: yes or no.")
+                process.append(
+                    e.CallAnswered(call_id=call_id, allowed=allow, always=always), durable=allow
+                )
+                if allow:
+                    process.running_calls.add(call_id)
+                return
+            if text is None:
+                raise ProcessError(f"Call {call_id} asks a question: answer it with a text.")
+            call = next(call for call in process.state.calls if call.call_id == call_id)
+            answer_question(process, call, text)
+            return
+        raise ProcessError(f"Call {call_id} asks nothing; it may have been answered already.")
+
+    async def watch(
+        self, pid: int | None = None, after: int | None = None
+    ) -> AsyncGenerator[Recorded, None]:
+        """Events as they come, of one process or of all; close it when it is no longer needed.
+
+        Args:
+            pid: the process; None: all.
+            after: of one process: first give the events there are after this one; None: only new
+                ones.
+
+        Raises:
+            ProcessError: there is no such process, or whoever watches is too slow.
+        """
+        if pid is not None:
+            self.state(pid)
+        past = self._journal.events if pid is not None and after is not None else None
+        async with aclosing(self._watchers.watch(pid, past, after or 0)) as events:
+            async for recorded in events:
+                yield recorded
+
+    async def replay(self, pid: int) -> int:
+        """Execute a process again from its journal, with no model and no tool.
+
+        Returns:
+            How many events there were.
+
+        Raises:
+            ReplayError: it did something else; the event is named.
+        """
+        state = self.state(pid)
+        program = self._services.programs.get(state.program)
+        if program is None:
+            raise ProcessError(f'There is no program "{state.program}" here.')
+        return replay(self._journal, pid, program, state)
+
+    def erase(self, pid: int, page: int | None = None) -> None:
+        """Erase the text of a page, or all texts of a process. The log stays whole."""
+        state = self.state(pid)
+        if page is None:
+            self._journal.erase_process(pid)
+        else:
+            pages = [known for known in (*state.pages, *state.evicted) if known.id == page]
+            if not pages:
+                raise ProcessError(f"Process {pid} has no page {page}.")
+            for blob in (pages[0].message, pages[0].reply):
+                if blob is not None:
+                    self._journal.erase(blob)
+        self._texts.forget()
+        if pid in self._processes:
+            self._processes[pid].talk = Talk()
+
+    def backup(self, path: Path) -> None:
+        """Copy the journal, while everything goes on."""
+        self._journal.backup(path)
+
+    def _begin(self, pid: int, *events: e.Event, fork: bool = False) -> None:
+        for recorded in self._journal.append(pid, events):
+            self._watchers.tell(recorded)
+        self._run(self._journal.state(pid), fork=fork)
+
+    def _run(self, state: ProcessState, *, fork: bool = False) -> None:
+        process = Process(state, self._services, self._record)
+        self._processes[state.pid] = process
+        if fork:
+            cancelled_in_fork(process)
+        self._tasks[state.pid] = asyncio.create_task(
+            self._drive(state.pid), name=f"process {state.pid}"
+        )
+
+    async def _drive(self, pid: int) -> None:
+        """Let a process run to its end, whatever goes wrong on the way."""
+        while True:
+            process = self._processes[pid]
+            run = asyncio.ensure_future(process.run())
+            try:
+                await asyncio.wait({run})
+            finally:
+                run.cancel()
+                await asyncio.wait({run})
+            error = run.exception()
+            if error is None:
+                self._forget(pid)
+                return
+            if not _is_of(error, JournalError):
+                break
+            # Nothing is lost: it goes on from what was journalled, as after a restart.
+            _log.error("process %d pauses: %s", pid, error)
+            await asyncio.sleep(_JOURNAL_PAUSE)
+            self._processes[pid] = Process(self._journal.state(pid), self._services, self._record)
+        _log.error("process %d failed", pid, exc_info=error)
+        said = "".join(traceback.format_exception_only(error)).strip()
+        self._processes[pid].append(
+            e.Ended(status="failed", result=self._journal.put(said.encode(errors="replace")))
+        )
+        self._forget(pid)
+
+    def _record(self, pid: int, events: tuple[e.Event, ...], durable: bool) -> ProcessState:
+        for recorded in self._journal.append(pid, events, durable=durable):
+            self._watchers.tell(recorded)
+        state = self._journal.state(pid)
+        if state.end is not None:
+            for process in self._processes.values():
+                process.notify()
+        return state
+
+    def _mail(self, sender: str, text: str, label: Label) -> e.Delivered:
+        blob = self._journal.put(text.encode(errors="replace"))
+        return e.Delivered(sender=sender, text=blob, label=label)
+
+    def _deliver(self, pid: int, sender: str, text: str, label: Label) -> None:
+        self._live(pid).append(self._mail(sender, text, label))
+
+    def _live(self, pid: int) -> Process:
+        process = self._processes.get(pid)
+        if process is None or process.state.end is not None:
+            state = self.state(pid)
+            ended = "" if state.end is None else f" ({state.end.status})"
+            raise ProcessError(f"Process {pid} has ended{ended}.")
+        return process
+
+    def _lookup(self, pid: int) -> ProcessState | None:
+        process = self._processes.get(pid)
+        if process is not None:
+            return process.state
+        try:
+            return self._journal.state(pid)
+        except ProcessError:
+            return None
+
+    def _forget(self, pid: int) -> None:
+        self._processes.pop(pid, None)
+        self._tasks.pop(pid, None)
+
+
+def _is_of(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether an error is of a kind, or a group that has one."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(kind) is not None
+    return isinstance(error, kind)

@@ -1,0 +1,120 @@
+"""Executing a process again from its journal, with no model and no tool."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+from typing import NoReturn
+
+from oneiros.errors import ReplayError
+from oneiros.kernel import events as e
+from oneiros.kernel.calls import intended
+from oneiros.kernel.journal import Journal
+from oneiros.kernel.program import ACTION, Action, Call, Exit, Note, Program, Receive
+from oneiros.kernel.state import ProcessState, apply
+from oneiros.kernel.syscalls import Toolbox
+from oneiros.kernel.view import ProcessView, Texts
+
+
+def replay(journal: Journal, pid: int, program: Program, expected: ProcessState) -> int:
+    """Ask a process's program again at every moment at which it was asked.
+
+    Where the journal says that the program did something, the program has to say the same at the
+    state before; what came from outside (replies, results, messages, signals) is taken from the
+    journal. Decisions about calls are made again, too.
+
+    Args:
+        journal: what happened.
+        pid: the process.
+        program: its program.
+        expected: the state that has to come out.
+
+    Returns:
+        How many events there were.
+
+    Raises:
+        ReplayError: something is different; the event is named.
+    """
+    run = _Replay(pid, program, Texts(journal.load))
+    state: ProcessState | None = None
+    for recorded in journal.events(pid):
+        if state is not None:
+            run.check(state, recorded.event, recorded.seq)
+        state = apply(state, pid, recorded.seq, recorded.event, journal.load)
+    if state is None or state != expected:
+        raise ReplayError(f"Process {pid} is in another state than the one its events give.")
+    return state.seq
+
+
+class _Replay:
+    """The program's part of what happened."""
+
+    def __init__(self, pid: int, program: Program, texts: Texts) -> None:
+        self._pid = pid
+        self._program = program
+        self._texts = texts
+        self._asked: ProcessState | None = None  # the first state since the program did something
+        self._calls: list[e.CallIntended] = []  # that the program asked for, and are to come
+
+    def check(self, state: ProcessState, event: e.Event, seq: int) -> None:
+        """Whether the program does what an event says. Raises ReplayError: it does not."""
+        if self._asked is None:
+            self._asked = state
+        if isinstance(event, e.CallIntended):
+            if not self._calls:
+                self._calls = self._intended(state, seq)
+            # The reason of a refusal may name tools that were there, and are not described.
+            if replace(self._calls.pop(0), why=None) != replace(event, why=None):
+                self._differs(seq, event, "another call, or another decision")
+        elif self._calls:
+            self._differs(seq, event, f"a call of {self._calls[0].tool}")
+        elif (did := self._did(state, event)) is not None:
+            # Between the question and the event there may have been others: messages, evictions.
+            if did not in (said := self._say(state), self._say(self._asked)):
+                self._differs(seq, event, _shown(said))
+        else:
+            return
+        self._asked = None
+
+    def _say(self, state: ProcessState) -> Action:
+        return self._program.step(ProcessView(state, self._texts))
+
+    def _did(self, state: ProcessState, event: e.Event) -> Action | None:
+        """What a program has said that an event comes from; None: it comes from elsewhere."""
+        match event:
+            case e.GenerationStarted() if state.generation is None:
+                return ACTION.validate_json(self._texts.text(event.options))
+            case e.Received():
+                return Receive()
+            case e.Noticed(by_program=True):
+                text = self._texts.message(event.page)["content"]
+                page = event.page
+                return Note(text=text, page_kind=page.kind, stands_for=page.stands_for)
+            case e.Ended(status="done"):
+                result = "" if event.result is None else self._texts.text(event.result)
+                return Exit(result=result)
+        return None
+
+    def _intended(self, state: ProcessState, seq: int) -> list[e.CallIntended]:
+        said = self._say(state)
+        if not isinstance(said, Call):
+            raise ReplayError(
+                f"Event {seq} of process {self._pid} is a call, and its program wants "
+                f"{_shown(said)}."
+            )
+        tools = {tool.name: tool for tool in self._texts.tools(state.tools)}
+        toolbox = Toolbox(lambda: tools)
+        return intended(state, said.requests, toolbox, self._texts.message, _hash)
+
+    def _differs(self, seq: int, event: e.Event, wanted: str) -> NoReturn:
+        raise ReplayError(
+            f"Event {seq} of process {self._pid} is {event.kind}, and its program wants {wanted}."
+        )
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode(errors="replace")).hexdigest()  # as processes put their texts
+
+
+def _shown(action: Action) -> str:
+    return ACTION.dump_json(action).decode()[:300]

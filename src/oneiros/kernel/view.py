@@ -1,0 +1,96 @@
+"""What a program sees of its process: the state, and the texts that it names."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from oneiros.errors import BlobErasedError
+from oneiros.kernel.events import LoadBlob
+from oneiros.kernel.state import ProcessState
+from oneiros.kernel.syscalls import described
+from oneiros.kernel.tools import Tool
+from oneiros.memory.pages import Page
+from oneiros.model.chat_format import GeneratedReply, Message
+
+ERASED = "[This text was erased.]"
+_KEPT = 4096  # messages
+
+
+class Texts:
+    """Blobs as what they are; those that were looked at last are kept."""
+
+    def __init__(self, load: LoadBlob) -> None:
+        """Read blobs with `load`, which raises BlobErasedError."""
+        self._load = load
+        self._messages: OrderedDict[str, Message] = OrderedDict()
+        self._tools: dict[str, tuple[Tool, ...]] = {}
+
+    def text(self, blob: str) -> str:
+        """A text; of an erased one, a text that says so."""
+        try:
+            return self._load(blob).decode()
+        except BlobErasedError:
+            return ERASED
+
+    def message(self, page: Page) -> Message:
+        """A page's message; of an erased one, one that says so."""
+        known = self._messages.get(page.message)
+        if known is not None:
+            self._messages.move_to_end(page.message)
+            return known
+        try:
+            message: Message = json.loads(self._load(page.message))
+        except BlobErasedError:
+            message = {"role": _ROLES.get(page.kind, "user"), "content": ERASED}
+            if page.call_id is not None:
+                message["tool_call_id"] = page.call_id
+        self._messages[page.message] = message
+        if len(self._messages) > _KEPT:
+            self._messages.popitem(last=False)
+        return message
+
+    def reply(self, page: Page) -> GeneratedReply | None:
+        """What the model wrote as a page, token for token."""
+        if page.reply is None:
+            return None
+        try:
+            data = json.loads(self._load(page.reply))
+        except BlobErasedError:
+            return None
+        return GeneratedReply(data["text"], tuple(data["ids"]))
+
+    def forget(self) -> None:
+        """Texts were erased: read them anew."""
+        self._messages.clear()
+
+    def tools(self, blob: str | None) -> tuple[Tool, ...]:
+        """The tools of a ToolsOffered event."""
+        if blob is None:
+            return ()
+        if blob not in self._tools:
+            self._tools[blob] = described(self._load(blob))
+        return self._tools[blob]
+
+
+_ROLES = {"system": "system", "app": "system", "assistant": "assistant", "tool": "tool"}
+
+
+class ProcessView:
+    """A state with its texts, as `program.View`."""
+
+    def __init__(self, state: ProcessState, texts: Texts) -> None:
+        """Show a state."""
+        self.state = state
+        self._texts = texts
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        return self._texts.tools(self.state.tools)
+
+    def message(self, page: Page) -> Message:
+        return self._texts.message(page)
+
+    def text(self, blob: str) -> str:
+        return self._texts.text(blob)
