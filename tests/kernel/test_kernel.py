@@ -7,9 +7,20 @@ from collections import deque
 from pathlib import Path
 
 from oneiros.kernel.contract import Contract, Effect
+from oneiros.kernel.events import Budget
 from oneiros.kernel.spec import ProcessSpec
 from oneiros.kernel.tools import ToolResult, Wake
-from tests.kernel.running import Calls, ScriptedModels, contents, ended, idle, running, tool, until
+from tests.kernel.running import (
+    Calls,
+    PlainMemory,
+    ScriptedModels,
+    contents,
+    ended,
+    idle,
+    running,
+    tool,
+    until,
+)
 
 
 async def add(arguments, context):
@@ -30,5 +41,226 @@ def test_a_chat_that_calls_a_tool(tmp_path: Path) -> None:
                 ("assistant", "It is 5."),
             ]
             assert await kernel.replay(pid) == kernel.state(pid).seq
+
+    asyncio.run(main())
+
+
+def test_calls_are_made_at_once_and_failures_go_to_the_model(tmp_path: Path) -> None:
+    started: list[str] = []
+    both = asyncio.Event()
+
+    async def meet(arguments, context):
+        started.append(context.call_id)
+        if len(started) == 2:
+            both.set()
+        await both.wait()
+        return ToolResult("met")
+
+    async def crash(arguments, context):
+        return 1 // 0
+
+    async def main() -> None:
+        calls = [("meet", "{}"), ("meet", "{}"), ("crash", "{}"), ("nothing", "{}"), ("meet", "[")]
+        models = ScriptedModels(deque([calls, "done"]))
+        async with running(tmp_path, tool("meet", meet), tool("crash", crash), models=models) as k:
+            pid = await k.start(ProcessSpec(owner="me", text="go"))
+            await until(k, lambda: idle(k, pid))
+            results = sorted(text for role, text in contents(k, pid) if role == "tool")
+            assert results[2:] == ["met", "met"] or results.count("met") == 2
+            assert any("ZeroDivisionError" in text for text in results)
+            assert any('no tool "nothing"' in text for text in results)
+            assert any("not JSON" in text for text in results)
+            assert k.state(pid).used.calls == 5
+            assert await k.replay(pid) == k.state(pid).seq
+
+    asyncio.run(main())
+
+
+def test_a_hanging_tool_is_stopped_at_its_deadline(tmp_path: Path) -> None:
+    async def hang(arguments, context):
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        quick = Contract(deadline=0.05)
+        program = {"calls": Calls([("hang", "{}")])}
+        async with running(tmp_path, tool("hang", hang, quick), programs=program) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", program="calls"))
+            state = await ended(kernel, pid)
+            assert "longer than 0.05 seconds" in kernel.message(state.pages[-1])["content"]
+
+    asyncio.run(main())
+
+
+def test_effects_ask_a_person(tmp_path: Path) -> None:
+    sent: list[str] = []
+
+    async def send(arguments, context):
+        sent.append(arguments["to"])
+        return ToolResult("sent")
+
+    mail = Contract(effects=frozenset({Effect.SEND}), critical=("to",))
+
+    async def main() -> None:
+        program = {"calls": Calls([("send", '{"to": "a"}'), ("send", '{"to": "b"}')])}
+        async with running(tmp_path, tool("send", send, mail), programs=program) as kernel:
+            spec = ProcessSpec(owner="me", program="calls")
+            for allow, always, outcome in ((True, True, ["a", "b"]), (False, False, [])):
+                sent.clear()
+                pid = await kernel.start(spec)
+                await until(kernel, lambda pid=pid: bool(kernel.questions(pid)))
+                question = kernel.questions(pid)[0]
+                assert question.kind == "permission" and "send(to='a')" in question.text
+                assert sent == []
+                await kernel.answer(question.call_id, allow=allow, always=always)
+                if not allow:
+                    await until(kernel, lambda pid=pid: len(kernel.state(pid).pages) == 1)
+                    await until(kernel, lambda pid=pid: bool(kernel.questions(pid)))
+                    await kernel.answer(kernel.questions(pid)[0].call_id, allow=False)
+                state = await ended(kernel, pid)
+                assert sent == outcome
+                assert await kernel.replay(pid) == state.seq
+            pid = await kernel.start(
+                ProcessSpec(owner="me", program="calls", capabilities=frozenset({"other"}))
+            )
+            state = await ended(kernel, pid)
+            assert sent == [] and "may not use" in kernel.message(state.pages[0])["content"]
+
+    asyncio.run(main())
+
+
+def test_waiting_for_time_message_child_and_person(tmp_path: Path) -> None:
+    async def wait(arguments, context):
+        return Wake(**arguments)
+
+    async def main() -> None:
+        requests = [
+            ("wait", '{"at": 1}'),
+            ("wait", '{"message": true}'),
+            ("wait", '{"question": "Which colour?"}'),
+            ("wait", '{"child": 2}'),
+        ]
+        programs = {"calls": Calls(requests), "none": Calls([])}
+        async with running(tmp_path, tool("wait", wait), programs=programs) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", program="calls"))
+            await until(kernel, lambda: len(kernel.state(pid).pages) == 1)
+            await kernel.send(pid, "hello")
+            await until(kernel, lambda: bool(kernel.questions(pid)))
+            assert kernel.questions(pid)[0].text == "Which colour?"
+            await kernel.answer(kernel.questions(pid)[0].call_id, text="blue")
+            await until(kernel, lambda: kernel.state(pid).next_call == 5)
+            assert await kernel.start(ProcessSpec(owner="me", program="none", parent=pid)) == 2
+            state = await ended(kernel, pid)
+            texts = [kernel.message(page)["content"] for page in state.pages]
+            assert texts[0].startswith("The time has come")
+            assert texts[1:] == ["From user: hello", "blue", "Process 2 ended (done): 0 calls"]
+            assert await kernel.replay(pid) == state.seq
+
+    asyncio.run(main())
+
+
+def test_stop_continue_kill_with_children(tmp_path: Path) -> None:
+    async def main() -> None:
+        models = ScriptedModels(answer=lambda messages: "a b c d", gate=asyncio.Event())
+        async with running(tmp_path, models=models) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", text="hi"))
+            child = await kernel.spawn(pid, "task")
+            await until(kernel, lambda: len(models.asked) == 2)
+            await kernel.stop(pid)
+            assert kernel.state(pid).status == "stopped"
+            models.gate.set()
+            await ended(kernel, child)
+            assert contents(kernel, pid) == [("user", "hi")]
+            await kernel.cont(pid)
+            await until(kernel, lambda: idle(kernel, pid))
+            assert contents(kernel, pid)[-1] == ("assistant", "a b c d")
+            models.gate.clear()
+            child = await kernel.spawn(pid, "another")
+            await kernel.kill(pid)
+            for dead in (pid, child):
+                assert kernel.state(dead).end.status == "killed"
+                assert await kernel.replay(dead) == kernel.state(dead).seq
+            assert kernel.processes() == []
+
+    asyncio.run(main())
+
+
+def test_an_interrupted_reply_stays_as_far_as_it_was_said(tmp_path: Path) -> None:
+    async def main() -> None:
+        models = ScriptedModels(answer=lambda messages: "one two three four five")
+        async with running(tmp_path, models=models) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", text="count"))
+            words = 0
+
+            async def pause() -> None:
+                nonlocal words
+                words += 1
+                if words == 3:
+                    await kernel.interrupt(pid)
+                await asyncio.sleep(0)
+
+            models.pause = pause
+            await until(kernel, lambda: idle(kernel, pid))
+            assert contents(kernel, pid)[-1] == ("assistant", "one two")
+            assert kernel.state(pid).last_reason == "interrupted"
+            await kernel.send(pid, "go on")
+            await until(kernel, lambda: idle(kernel, pid) and len(contents(kernel, pid)) == 4)
+            assert contents(kernel, pid)[-1] == ("assistant", "one two three four five")
+
+    asyncio.run(main())
+
+
+def test_a_fork_goes_on_from_the_same_context(tmp_path: Path) -> None:
+    async def main() -> None:
+        models = ScriptedModels(answer=lambda messages: f"{len(messages)} messages")
+        async with running(tmp_path, models=models) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", text="hi"))
+            await until(kernel, lambda: idle(kernel, pid))
+            fork = await kernel.fork(pid)
+            await kernel.send(fork, "and you?")
+            await until(kernel, lambda: idle(kernel, fork) and len(contents(kernel, fork)) == 4)
+            assert contents(kernel, fork)[:2] == contents(kernel, pid)
+            assert contents(kernel, fork)[-1] == ("assistant", "3 messages")
+            for each in (pid, fork):
+                assert await kernel.replay(each) == kernel.state(each).seq
+
+    asyncio.run(main())
+
+
+def test_budgets_are_told_and_then_end_the_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        models = ScriptedModels(answer=lambda messages: "one two three four five six seven eight")
+        async with running(tmp_path, models=models) as kernel:
+            budget = Budget(tokens=10)
+            pid = await kernel.start(ProcessSpec(owner="me", text="hi", budget=budget))
+            state = await ended(kernel, pid)
+            assert "Left: 2 tokens" in contents(kernel, pid)[-2][1]
+            assert contents(kernel, pid)[-1] == ("assistant", "one two")
+            assert state.end.status == "budget"
+            assert state.used.tokens == 10  # the second reply was cut at what was left
+            assert await kernel.replay(pid) == state.seq
+
+    asyncio.run(main())
+
+
+def test_a_context_that_is_full_moves_pages_out_and_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        models = ScriptedModels(answer=lambda messages: "word " * 20, size=300)
+        memory = PlainMemory()
+        async with running(tmp_path, models=models, memory=memory) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", system="Be brief."))
+            for n in range(12):
+                await kernel.send(pid, f"message {n} " + "word " * 20)
+                await until(kernel, lambda: idle(kernel, pid) and not kernel.state(pid).inbox)
+            prompts = [
+                sum(len(m["content"].split()) + 5 for m in asked[1]) for asked in models.asked
+            ]
+            assert max(prompts) <= 300
+            state = kernel.state(pid)
+            assert {page.id for page in state.evicted} >= {page for _, page, _ in memory.gone}
+            assert "left this context" in contents(kernel, pid)[1][1]
+            assert await kernel.replay(pid) == state.seq
+            await kernel.send(pid, "long " * 200)
+            await until(kernel, lambda: idle(kernel, pid) and not kernel.state(pid).inbox)
+            assert list(memory.documents.values()) == ["long " * 200]
 
     asyncio.run(main())

@@ -71,17 +71,17 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forked:
-    """A process began as a copy of another one."""
+    """A process began as a copy of another one, whose parent is its parent."""
 
     kind: Literal["forked"] = "forked"
-    parent: int
-    at: int  # the parent's last event
-    state: str  # hash of the parent's state then, as JSON
+    parent: int  # the other one
+    at: int  # its last event
+    state: str  # hash of its state then, as JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildStarted:
-    """A process spawned or forked another one."""
+    """A process spawned another one."""
 
     kind: Literal["child-started"] = "child-started"
     child: int

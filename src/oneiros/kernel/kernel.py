@@ -246,7 +246,6 @@ class Kernel:
         child = self._journal.new_pid()
         snapshot = self._journal.put(STATE.dump_json(process.state))
         self._begin(child, e.Forked(parent=pid, at=process.state.seq, state=snapshot), fork=True)
-        process.append(e.ChildStarted(child=child))
         return child
 
     def processes(self, *, ended: bool = False) -> list[ProcessState]:

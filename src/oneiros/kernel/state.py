@@ -74,7 +74,8 @@ class ProcessState:
     program: str
     model: str
     title: str
-    parent: int | None
+    parent: int | None  # that waits for its result
+    forked_from: int | None = None
     priority: int
     budget: e.Budget
     used: e.Used = e.Used()
@@ -166,12 +167,11 @@ def apply(
                 next_page=1 + max((page.id for page in event.pages), default=0),
             )
         case e.Forked() if state is None:
-            parent = STATE.validate_json(load(event.state))
             return replace(
-                parent,
+                STATE.validate_json(load(event.state)),
                 pid=pid,
                 seq=seq,
-                parent=event.parent,
+                forked_from=event.parent,
                 children=(),
                 used=e.Used(),
                 told=frozenset(),
