@@ -247,7 +247,7 @@ def _atan(x: Decimal) -> Decimal:
         n += 2
         power = -_DECIMAL.multiply(power, square)
         total = _DECIMAL.add(total, _DECIMAL.divide(power, Decimal(n)))
-    return total * 2**halvings
+    return _DECIMAL.multiply(total, Decimal(1 << halvings))
 
 
 def _asin(x: Decimal) -> Decimal:

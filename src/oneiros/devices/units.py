@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from oneiros.kernel.tools import ToolError
 
@@ -61,12 +61,13 @@ def definition(name: str) -> Definition:
     except TypeError as error:  # of NumPy's logarithm, which knows no fractions
         raise ToolError(f"{name}: units of a logarithmic scale are not calculated with.") from error
     scale = Fraction(factor)
+    powers = cast("dict[str, Fraction]", dict(to_units_container(roots)))
     return Definition(
         factor=scale,
         exact=isinstance(factor, int | Fraction)
         and max(scale.numerator, scale.denominator) < _LARGEST_EXACT,
-        roots=_sorted({str(root): Fraction(p) for root, p in to_units_container(roots).items()}),
-        offset=Fraction(zero),
+        roots=_sorted({root: Fraction(power) for root, power in powers.items()}),
+        offset=zero,
         symbol=str(registry.get_symbol(name)),
     )
 
