@@ -107,9 +107,13 @@ $(KERNELS): $(KERNEL_SOURCES) build/kernels/CMakeCache.txt
 	@$(BIN)/cmake --build build/kernels --parallel $(JOBS) -- --no-print-directory -s
 	@touch $@
 
-$(MCP_SERVERS)/stamp: requirements/mcp-servers.txt
+# Servers that others wrote, for the tests of MCP. Some need an older library than the others.
+$(MCP_SERVERS)/stamp: requirements/mcp-servers.txt requirements/mcp-servers-1.txt
 	@PYTHON="$(PYTHON)" sh requirements/make-venv.sh $(MCP_SERVERS)
+	@echo "Installing MCP servers to test with"
 	@$(MCP_SERVERS)/bin/python -m pip --disable-pip-version-check -qq install -r requirements/mcp-servers.txt
+	@rm -rf $(MCP_SERVERS)/version-1
+	@$(MCP_SERVERS)/bin/python -m pip --disable-pip-version-check -qq install --no-deps --target $(MCP_SERVERS)/version-1 -r requirements/mcp-servers-1.txt
 	@touch $@
 
 $(MCP_SERVERS)/node-stamp: requirements/mcp-servers/package.json requirements/mcp-servers/package-lock.json | $(MCP_SERVERS)/stamp

@@ -23,6 +23,7 @@ from mcp_types import JSONRPCNotification, jsonrpc_message_adapter
 from pydantic import ValidationError
 
 from oneiros.devices.mcp_config import HttpServer, StdioServer
+from oneiros.devices.mcp_tools import plain
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -33,7 +34,7 @@ STOP_SECONDS = 2.0  # for a program to end by itself, and once more after SIGTER
 
 _CONNECT_SECONDS = 30.0
 _SILENCE_SECONDS = 300.0  # in the midst of an answer over HTTP
-_REMEMBERED = 600  # characters of standard error
+_REMEMBERED = 2_000  # characters of standard error
 # Nobody reads these, and a server may send any number of them.
 _IGNORED = frozenset({"notifications/message", "notifications/progress"})
 
@@ -59,8 +60,9 @@ class Line:
 
     @property
     def last_words(self) -> str:
-        """The last lines of standard error, in one line."""
-        return " ".join("".join(c if c.isprintable() else " " for c in self._said).split())[-300:]
+        """The last lines of standard error, without those that go on with others: of stacks."""
+        lines = [line for line in self._said.splitlines() if line.strip() and not line[0].isspace()]
+        return plain(" / ".join(lines[-3:]), 300)
 
 
 @asynccontextmanager
