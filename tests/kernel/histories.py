@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from random import Random
 
 from hypothesis import strategies as st
@@ -53,9 +54,9 @@ def make_history(
         forked_from: the process that this one was forked from; None: it was started.
     """
     author = Author(random, pid, forked_from)
-    events = [event for event, _ in zip(author, range(length), strict=False)]
+    events = tuple(islice(author, length))
     assert author.state is not None
-    return History(pid, tuple(events), author.blobs, author.state)
+    return History(pid, events, author.blobs, author.state)
 
 
 @dataclass

@@ -51,7 +51,9 @@ _blob = sqlite.insert(BLOB)
 _PUT = _blob.on_conflict_do_update(
     index_elements=["hash"], set_={"data": _blob.excluded.data}, where=BLOB.c.data.is_(None)
 )
-_LOAD = sa.select(BLOB.c.data).where(BLOB.c.hash == sa.bindparam("of"))
+_LOAD = sa.select(sa.cast(BLOB.c.data, sa.LargeBinary).label("data")).where(
+    BLOB.c.hash == sa.bindparam("of")
+)
 _ERASE = sa.update(BLOB).where(BLOB.c.hash == sa.bindparam("of")).values(data=None)
 _APPEND = sa.insert(EVENT)
 _START = sa.insert(PROCESS)
@@ -135,8 +137,8 @@ class Journal:
         """A text by its hash.
 
         Raises:
-            BlobErasedError: it was erased, or lost to damage of the file.
-            JournalError: it is damaged, or cannot be read.
+            BlobErasedError: it was erased, or is lost to damage of the file.
+            JournalError: the file cannot be read.
         """
         data = self._pending.get(blob)
         if data is not None:
@@ -148,7 +150,7 @@ class Journal:
         if row.data is None:
             raise BlobErasedError(f"The text {blob[:12]}… was erased.")
         if sha256(row.data).hexdigest() != blob:
-            raise JournalError(f"The text {blob[:12]}… in {self._database.path} is damaged.")
+            raise BlobErasedError(f"The text {blob[:12]}… is lost: it does not match its hash.")
         return bytes(row.data)
 
     def append(
@@ -281,15 +283,16 @@ class Journal:
     def erase_process(self, pid: int) -> int:
         """Erase every text of a process that no other process uses; returns how many.
 
-        Its events stay, with names and numbers: title, tools, labels, paths.
+        Its events stay, with names and numbers: title, tools, labels, paths. So do the settings it
+        runs with and, of a process that has not ended, what it has under way: messages not yet
+        read, the reply being generated, calls that are not over.
 
         Raises:
-            ProcessError: there is no such process, or it has not ended.
+            ProcessError: there is no such process.
         """
-        if self.state(pid).end is None:
-            raise ProcessError(f"Process {pid} has not ended: kill it before erasing it.")
+        state = self.state(pid)
         with self._database.transaction() as connection:
-            blobs = erasable_blobs(connection, pid)
+            blobs = erasable_blobs(connection, state)
         self._erase(blobs)
         return len(blobs)
 

@@ -104,14 +104,18 @@ class Database:
         with self._explained():
             self.driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def check(self) -> None:
+    def check(self, *, indexes: bool = False) -> None:
         """Read the whole file, which takes time in proportion to its size.
+
+        Args:
+            indexes: whether to look, too, if every index says what its table says.
 
         Raises:
             DamagedFileError: it is damaged.
         """
+        kind = "integrity" if indexes else "quick"
         with self._explained():
-            (found,) = self.driver.execute("PRAGMA quick_check(1)").fetchone()
+            (found,) = self.driver.execute(f"PRAGMA {kind}_check(1)").fetchone()
         if found != "ok":
             raise DamagedFileError(f"{self.path} is damaged: {' '.join(found.split())}.")
 
@@ -127,9 +131,22 @@ class Database:
         except sa.exc.DBAPIError as error:
             if not isinstance(error.orig, sqlite3.Error):
                 raise
-            raise explained(error.orig, self.path) from error
+            raise self._noted(explained(error.orig, self.path)) from error
         except sqlite3.Error as error:
-            raise explained(error, self.path) from error
+            raise self._noted(explained(error, self.path)) from error
+
+    def _noted(self, error: JournalError) -> JournalError:
+        if isinstance(error, DamagedFileError):
+            suspect(self.path).touch()
+        return error
+
+
+def suspect(path: Path) -> Path:
+    """The file that is there once a database was found to be damaged while it was used.
+
+    The next opening then looks at all of it, however large it is.
+    """
+    return path.with_suffix(".suspect")
 
 
 def _begin(connection: sa.Connection) -> None:

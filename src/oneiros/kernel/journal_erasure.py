@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 
 import sqlalchemy as sa
 
 from oneiros.kernel import events as e
 from oneiros.kernel.journal_schema import BLOB, EVENT
+from oneiros.kernel.state import STATE, ProcessState
 
 # Hashes are the only such strings in events: names that look like one keep a text, never lose one.
 _HASH = re.compile(rb'"([0-9a-f]{64})"')
+# What a process runs with: a fold, or its program, needs them for as long as there are events.
+_SETTING = re.compile(rb'"(?:state|sampling|tools|options)":"([0-9a-f]{64})"')
 
 
 def is_fork_state(connection: sa.Connection, blob: str) -> bool:
@@ -18,35 +23,34 @@ def is_fork_state(connection: sa.Connection, blob: str) -> bool:
     return blob in _fork_states(connection).values()
 
 
-def erasable_blobs(connection: sa.Connection, pid: int) -> set[str]:
-    """The hashes of all texts that events of one process name, and those of no other.
+def erasable_blobs(connection: sa.Connection, state: ProcessState) -> set[str]:
+    """The hashes of all texts of a process that neither it nor another one needs.
 
     Reads every event, as no list is kept: appending is frequent, and erasing is not.
+
+    Args:
+        connection: in a transaction.
+        state: of the process, after its last event.
     """
-    forks = _fork_states(connection)
-    own = _hashes(connection, EVENT.c.pid == pid, forks.get(pid))
-    others = _hashes(connection, EVENT.c.pid != pid, None)
-    for other, state in forks.items():
-        if other != pid:
-            others |= _hashes_of_state(connection, state)
-    return own - others - set(forks.values())
+    own, others = set[bytes](), set[bytes]()
+    for body in _bodies(connection, EVENT.c.pid == state.pid):
+        own.update(_HASH.findall(body))
+        others.update(_SETTING.findall(body))
+    for body in _bodies(connection, EVENT.c.pid != state.pid):
+        others.update(_HASH.findall(body))
+    for pid, blob in _fork_states(connection).items():
+        snapshot = connection.execute(
+            sa.select(BLOB.c.data).where(BLOB.c.hash == bytes.fromhex(blob))
+        ).scalar_one_or_none()
+        (own if pid == state.pid else others).update(_HASH.findall(snapshot or b""))
+        others.update(_SETTING.findall(snapshot or b""))
+    if state.end is None:
+        others.update(_HASH.findall(STATE.dump_json(replace(state, pages=(), evicted=()))))
+    return {found.decode() for found in own - others}
 
 
-def _hashes(
-    connection: sa.Connection, where: sa.ColumnElement[bool], fork_state: str | None
-) -> set[str]:
-    found: set[str] = set()
-    for body in connection.execute(sa.select(EVENT.c.body).where(where)).scalars():
-        found.update(match.decode() for match in _HASH.findall(body))
-    if fork_state is not None:
-        found |= _hashes_of_state(connection, fork_state)
-    return found
-
-
-def _hashes_of_state(connection: sa.Connection, blob: str) -> set[str]:
-    row = sa.select(BLOB.c.data).where(BLOB.c.hash == bytes.fromhex(blob))
-    data = connection.execute(row).scalar_one_or_none()
-    return {match.decode() for match in _HASH.findall(data or b"")}
+def _bodies(connection: sa.Connection, where: sa.ColumnElement[bool]) -> Iterator[bytes]:
+    yield from connection.execute(sa.select(EVENT.c.body).where(where)).scalars()
 
 
 def _fork_states(connection: sa.Connection) -> dict[int, str]:

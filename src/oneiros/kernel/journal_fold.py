@@ -34,7 +34,11 @@ _EVENTS = (
     .order_by(EVENT.c.seq)
     .limit(sa.bindparam("most"))
 )
-_CHECKPOINT = sa.select(CHECKPOINT).where(CHECKPOINT.c.pid == sa.bindparam("of"))
+_CHECKPOINT = sa.select(
+    CHECKPOINT.c.shape,
+    sa.cast(CHECKPOINT.c.state, sa.LargeBinary).label("state"),
+    CHECKPOINT.c.checksum,
+).where(CHECKPOINT.c.pid == sa.bindparam("of"))
 _ASIDE = ("pid", "seq", "time", "version", "body", "checksum")
 
 
