@@ -123,6 +123,7 @@ class Noticed:
     kind: Literal["noticed"] = "noticed"
     page: Page
     told: tuple[str, ...] = ()  # parts of the budget whose end it announces
+    used: Used = Used()  # by whoever wrote it
     by_program: bool = False  # whether the program asked for it
 
 

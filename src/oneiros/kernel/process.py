@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Coroutine
 
 from oneiros.kernel import events as e
@@ -15,6 +16,7 @@ from oneiros.kernel import program
 from oneiros.kernel.budgets import end_of_budget
 from oneiros.kernel.calls import begin_calls, cancel_waiting, finish_calls
 from oneiros.kernel.generating import MARKUP, Talk, generate, resume, room
+from oneiros.kernel.idle import QUIET, sum_up, unsummarized
 from oneiros.kernel.label import SYSTEM, Label
 from oneiros.kernel.services import Services
 from oneiros.kernel.state import Mail, ProcessState
@@ -190,18 +192,37 @@ class Process:
 
     async def _receive(self) -> None:
         """Take the first message of the inbox, when there is one."""
-        await self.until(lambda: bool(self.state.inbox) or self._disturbed())
+        await self._idle()
         if self._disturbed():
             return
         mail = self.state.inbox[0]
         text = self.services.texts.text(mail.text)
         page, documents = self._received(mail, text)
         self.append(e.Received(pages=(page,), documents=documents))
-        recalled = self.services.memory.relevant(self.state, text)
-        if recalled is not None:
-            message: Message = {"role": "user", "content": recalled[0]}
-            page = self.page(PageKind.RECALLED, message, recalled[1])
+        found = await asyncio.to_thread(self.services.memory.relevant, self.state, text)
+        if found is not None and self.state.end is None:
+            message: Message = {"role": "user", "content": found.text}
+            page = self.page(PageKind.RECALLED, message, found.label, stands_for=found.pages)
             self.append(e.Noticed(page=page))
+
+    async def _idle(self) -> None:
+        """Wait for a message; use the time for a summary, where one is due."""
+
+        def called() -> bool:
+            return bool(self.state.inbox) or self._disturbed()
+
+        if unsummarized(self) and self.services.models.origin(self.state.model) is None:
+            quiet = time.monotonic() + QUIET
+            await self.until(called, lambda: quiet - time.monotonic())
+            if not called():
+                work = asyncio.ensure_future(self.attend(sum_up(self)))
+                work.add_done_callback(lambda _: self.notify())
+                try:
+                    await self.until(lambda: called() or work.done())
+                finally:
+                    work.cancel()
+                    await asyncio.wait({work})
+        await self.until(called)
 
     def _disturbed(self) -> bool:
         return self.state.stopped or self.state.end is not None

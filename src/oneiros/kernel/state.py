@@ -198,7 +198,8 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
             state = replace(state, inbox=state.inbox[len(event.pages) :], failures=0)
             return _with(state, *event.pages)
         case e.Noticed():
-            return replace(_with(state, event.page), told=state.told | set(event.told))
+            state = replace(state, told=state.told | set(event.told))
+            return _with(replace(state, used=state.used.plus(event.used)), event.page)
         case e.GenerationStarted():
             begun = Generation(seed=event.seed, options=event.options, limit=event.limit)
             return replace(state, generation=begun)

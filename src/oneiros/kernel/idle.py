@@ -1,0 +1,83 @@
+"""What a process's model does while nobody wants anything of the process: it sums up.
+
+What left the context is not gone, only not at hand; a summary of it is. It is a page of its own and
+takes nothing's place.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from oneiros.engine.conversation import ConversationOptions
+from oneiros.engine.replies import Completed
+from oneiros.engine.requests import BACKGROUND
+from oneiros.engine.sampling import SamplingOptions
+from oneiros.kernel import events as e
+from oneiros.kernel.label import join_all
+from oneiros.memory.context import SAID
+from oneiros.memory.pages import PageKind
+from oneiros.memory.summaries import summarize
+from oneiros.model.chat_format import Message
+
+if TYPE_CHECKING:
+    from oneiros.kernel.process import Process
+
+QUIET = 2.0  # seconds without anything to do, after which a process is idle
+_LOW = 5  # priority
+_LONGEST = 256  # tokens of one part of a summary
+
+
+def unsummarized(process: Process) -> tuple[int, ...]:
+    """Pages that left the context and that no summary speaks of."""
+    state = process.state
+    pages = (*state.evicted, *state.pages)
+    told = {n for page in pages if page.kind is PageKind.SUMMARY for n in page.stands_for}
+    return tuple(page.id for page in state.evicted if page.kind in SAID and page.id not in told)
+
+
+async def sum_up(process: Process) -> None:
+    """Write a summary of what left the context and is in none yet. May be cancelled at any time."""
+    state, services = process.state, process.services
+    new = set(unsummarized(process))
+    pages = [page for page in state.evicted if page.id in new]
+    everything = (*state.evicted, *state.pages)
+    earlier = [page for page in everything if page.kind is PageKind.SUMMARY]
+    previous = services.texts.message(earlier[-1])["content"] if earlier else None
+    computed = 0
+    began = time.monotonic()
+
+    async def write(prompt: str) -> str:
+        nonlocal computed
+        asked: Message = {"role": "user", "content": prompt}
+        conversation = services.models.conversation(
+            state.model, [asked], {}, owner=state.owner, priority=BACKGROUND
+        )
+        options = ConversationOptions(
+            sampling=SamplingOptions(temperature=0.0, max_tokens=_LONGEST)
+        )
+        text = ""
+        async with services.scheduler.turn(process.pid, _LOW) as turn:
+            async with aclosing(conversation.generate(options)) as generated:
+                async for event in generated:
+                    if isinstance(event, Completed):
+                        text = event.message["content"]
+                        usage = event.usage
+                        turn.tokens = usage.prompt_tokens + usage.generated_tokens
+            computed += turn.tokens
+        return text
+
+    summary = await summarize(write, [services.texts.message(page) for page in pages], previous)
+    if summary is None:
+        return
+    told = tuple(sorted(new.union(*(page.stands_for for page in earlier))))
+    message: Message = {
+        "role": "user",
+        "content": f"[Notes on messages {told[0]} to {told[-1]}, which left this context: "
+        f"{summary}]",
+    }
+    label = join_all(page.label for page in (*pages, *earlier))
+    page = process.page(PageKind.SUMMARY, message, label, stands_for=told)
+    used = e.Used(tokens=computed, seconds=time.monotonic() - began)
+    process.append(e.Noticed(page=page, used=used))
