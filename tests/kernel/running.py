@@ -19,7 +19,7 @@ from oneiros.kernel.journal import Journal
 from oneiros.kernel.kernel import Kernel
 from oneiros.kernel.label import Label
 from oneiros.kernel.program import Action, Call, Exit, Generate, Program, Receive, ToolRequest, View
-from oneiros.kernel.services import Kept
+from oneiros.kernel.services import Kept, Reminder
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import CallContext, Tool
 from oneiros.memory.pages import Page, PageKind
@@ -141,7 +141,7 @@ class PlainMemory:
     def evicted(self, state: ProcessState, page: Page, text: str) -> None:
         self.gone.append((state.pid, page.id, text))
 
-    def relevant(self, state: ProcessState, text: str) -> tuple[str, Label] | None:
+    def relevant(self, state: ProcessState, text: str) -> Reminder | None:
         return None
 
     def facts(self, owner: str) -> tuple[str, Label] | None:

@@ -25,6 +25,15 @@ class Kept:
     shown: str  # what stands for it in the context
 
 
+@dataclass(frozen=True, slots=True)
+class Reminder:
+    """What comes into a context unasked, because it bears on what was said."""
+
+    text: str
+    label: Label
+    pages: tuple[int, ...]  # that it quotes
+
+
 class Memory(Protocol):
     """What the kernel needs of memory."""
 
@@ -36,8 +45,8 @@ class Memory(Protocol):
         """Make a page findable that leaves the context."""
         ...
 
-    def relevant(self, state: ProcessState, text: str) -> tuple[str, Label] | None:
-        """What was evicted and clearly bears on a text; None: nothing."""
+    def relevant(self, state: ProcessState, text: str) -> Reminder | None:
+        """What was evicted and clearly bears on a text; None: nothing. Called in a thread."""
         ...
 
     def facts(self, owner: str) -> tuple[str, Label] | None:
