@@ -1,0 +1,201 @@
+"""A running system on one data folder: journal, disk, index, tools, kernel, control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oneiros.apps.agent import Agent
+from oneiros.apps.prompts import SYSTEM
+from oneiros.devices.calculator import calculator
+from oneiros.devices.clock import Timers, clock
+from oneiros.devices.human import human
+from oneiros.devices.mcp_client import McpServers
+from oneiros.devices.memory import memory
+from oneiros.devices.models import OtherModel, models
+from oneiros.devices.processes import processes
+from oneiros.engine.embedding import Embedder
+from oneiros.engine.local_model import LocalModel
+from oneiros.engine.remote_model import RemoteModel
+from oneiros.errors import JournalError, ProcessError
+from oneiros.kernel.control import ControlServer
+from oneiros.kernel.control_methods import System, control_methods
+from oneiros.kernel.journal import Journal
+from oneiros.kernel.kernel import Kernel
+from oneiros.kernel.label import Label
+from oneiros.kernel.models import OpenModels
+from oneiros.kernel.program import Program
+from oneiros.kernel.state import ProcessState
+from oneiros.kernel.tools import Tool
+from oneiros.memory.disk import Disk
+from oneiros.memory.index import Hit, Index
+from oneiros.memory.indexing import sync_disk
+from oneiros.memory.recall import ContextMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_log = logging.getLogger(__name__)
+OWNER = "local"  # the principal of whoever may open the control socket
+ASSISTANT = "assistant"  # the app of processes that ask for none
+_INDEX_EVERY = 30.0  # seconds between looks at what changed in the files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemSettings:
+    """Where a system lives, and what it may use."""
+
+    folder: Path  # of its data
+    files: Path | None = None  # the user's files; None: a folder in the data folder
+    address: str | None = None  # of the model API, where there is one
+    others: tuple[OtherModel, ...] = ()  # models at endpoints
+    programs: Mapping[str, Program] = field(default_factory=dict)  # beside the assistant's
+    prompts: Mapping[str, str] = field(default_factory=dict)  # system prompts by app
+    mcp: bool = True  # whether the servers of mcp.json are used
+
+
+@asynccontextmanager
+async def boot(
+    settings: SystemSettings,
+    model: LocalModel | RemoteModel,
+    embedder: Callable[[], Embedder] | None,
+    shutdown: Callable[[], None] = lambda: None,
+) -> AsyncGenerator[System, None]:
+    """Start a system; its processes go on where they were. It ends with the `async with`.
+
+    Args:
+        settings: where it lives.
+        model: what processes think with that name no other one.
+        embedder: loads what search by meaning needs; None: search by words only.
+        shutdown: called when a client of the control socket asks for the end.
+
+    Raises:
+        JournalError: another system runs on the folder, or its journal cannot be read.
+        OneirosError: something else in the folder is damaged.
+    """
+    folder = settings.folder
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = settings.files or folder / "files"
+    async with AsyncExitStack() as stack:
+        journal = Journal.open(folder / "journal")
+        stack.callback(journal.close)
+        if journal.recovered:
+            _log.warning("%s", journal.recovered)
+        index = Index(folder / "index", embedder)
+        stack.callback(index.close)
+        disks = Disks(files, folder / "disk")
+        stack.callback(disks.close)
+
+        def lookup(pid: int) -> ProcessState | None:
+            try:
+                return kernel.state(pid)
+            except ProcessError:
+                return None
+
+        remembered = ContextMemory(disks.of, index, lookup)
+        stack.callback(remembered.close)
+        servers = McpServers(folder, files=disks.of) if settings.mcp else None
+        if servers is not None:
+            stack.push_async_callback(servers.close)
+        own: dict[str, Tool] = {}
+
+        def tools() -> Mapping[str, Tool]:
+            return own if servers is None else {**servers.tools(), **own}
+
+        name = model.name
+        open_models = OpenModels(
+            {name: model} | {other.name: other.model for other in settings.others}, name
+        )
+        kernel = Kernel(
+            journal,
+            open_models,
+            tools,
+            {"agent": Agent(), **settings.programs},
+            remembered,
+            {ASSISTANT: SYSTEM, **settings.prompts},
+        )
+        stack.push_async_callback(kernel.close)
+
+        async def deliver(pid: int, text: str, label: Label) -> None:
+            await kernel.send(pid, text, sender="timer", label=label)
+
+        timers = Timers(folder / "timers.json", deliver)
+        for tool in [
+            calculator(),
+            *clock(timers),
+            human(),
+            *processes(kernel),
+            *models(settings.others),
+            *memory(disks.of, remembered),
+        ]:
+            own[tool.name] = tool
+
+        def search(owner: str, query: str, limit: int) -> Sequence[Hit]:
+            return index.search(query, owner, limit=limit)
+
+        system = System(
+            kernel=kernel,
+            owner=OWNER,
+            model=name,
+            context=open_models.context(name),
+            folder=folder,
+            files=files,
+            address=settings.address,
+            tools=kernel.tools,
+            disk=disks.of,
+            search=search,
+            shutdown=shutdown,
+        )
+        await kernel.resume()
+        for work in (timers.run(), _keep_indexed(index, disks.of(OWNER))):
+            task = asyncio.create_task(work)
+            stack.push_async_callback(_ended, task)
+        if servers is not None:
+            task = asyncio.create_task(servers.discover())
+            stack.push_async_callback(_ended, task)
+        control = await ControlServer.open(folder, control_methods(system))
+        stack.push_async_callback(control.close)
+        yield system
+
+
+class Disks:
+    """The disks of principals, opened when they are first needed."""
+
+    def __init__(self, files: Path, store: Path) -> None:
+        """The local user's files are `files` itself; others have folders in `store`."""
+        self._files = files
+        self._store = store
+        self._disks: dict[str, Disk] = {}
+
+    def of(self, owner: str) -> Disk:
+        """The disk of a principal."""
+        if owner not in self._disks:
+            root = self._files if owner == OWNER else self._store / "files" / owner
+            self._disks[owner] = Disk(root, self._store / "versions" / owner, owner)
+        return self._disks[owner]
+
+    def close(self) -> None:
+        """Close all."""
+        for disk in self._disks.values():
+            disk.close()
+
+
+async def _keep_indexed(index: Index, disk: Disk) -> None:
+    """Index what changed among the files, from time to time."""
+    while True:
+        synced = await asyncio.to_thread(sync_disk, index, disk)
+        for path, problem in synced.problems.items():
+            _log.info("%s cannot be searched: %s", path, problem)
+        await asyncio.sleep(_INDEX_EVERY)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, JournalError):
+        await task
