@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneiros.memory.context import ContextBudget, mark_text, plan_eviction, stands_for
+from oneiros.memory.context import ContextBudget, mark_text, plan_eviction, stands_for, summary_in
 from oneiros.memory.pages import Page, PageKind
 from tests.memory.pages import (
     MARK_TOKENS,
@@ -141,5 +141,13 @@ def test_a_mark_says_which_messages_left_and_takes_over_what_an_older_one_stood_
     again = left[1:4]
     assert stands_for(again) == (2, 3, 4, 5, 6)
     assert "Messages 2 to 6 " in mark_text(again)
-    assert mark_text(again, "They spoke of boats.").endswith("\nIn short: They spoke of boats.")
     assert "Message 5 " in mark_text([page(5, PageKind.USER)])
+
+
+def test_a_summary_goes_on_in_the_mark_that_takes_its_place() -> None:
+    evicted = [page(5, PageKind.USER)]
+    text = mark_text(evicted, "They spoke of boats.\nAnd of tea.")
+    assert summary_in(PageKind.MARK, text) == "They spoke of boats.\nAnd of tea."
+    assert summary_in(PageKind.MARK, mark_text(evicted)) is None
+    assert summary_in(PageKind.SUMMARY, "They spoke.") == "They spoke."
+    assert summary_in(PageKind.USER, "They spoke.\nLong ago.") is None

@@ -19,7 +19,14 @@ from oneiros.kernel import events as e
 from oneiros.kernel.label import Label, join_all
 from oneiros.kernel.program import ACTION, Generate
 from oneiros.kernel.state import Generation
-from oneiros.memory.context import SAID, ContextBudget, mark_text, plan_eviction, stands_for
+from oneiros.memory.context import (
+    SAID,
+    ContextBudget,
+    mark_text,
+    plan_eviction,
+    stands_for,
+    summary_in,
+)
 from oneiros.memory.pages import PageKind
 from oneiros.model.chat_format import GeneratedReply, Message
 
@@ -147,10 +154,13 @@ def _conversation(process: Process) -> Conversation:
 def _evict(process: Process, gone: tuple[int, ...]) -> None:
     state, memory = process.state, process.services.memory
     pages = [page for page in state.context if page.id in gone]
+    summary = None
     for page in pages:
+        text = process.services.texts.message(page)["content"]
+        summary = summary_in(page.kind, text) or summary
         if page.kind in SAID:
-            memory.evicted(state, page, process.services.texts.message(page)["content"])
-    message: Message = {"role": "user", "content": mark_text(pages)}
+            memory.evicted(state, page, text)
+    message: Message = {"role": "user", "content": mark_text(pages, summary)}
     label = join_all(page.label for page in pages)
     mark = process.page(PageKind.MARK, message, label, stands_for=stands_for(pages))
     process.append(e.Evicted(pages=gone, mark=mark))

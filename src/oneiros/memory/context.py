@@ -100,7 +100,14 @@ def mark_text(evicted: Sequence[Page], summary: str | None = None) -> str:
     first, last = min(ids), max(ids)
     what = f"Message {first}" if first == last else f"Messages {first} to {last}"
     text = f"[{what} left this context to make room. Nothing is lost: recall finds and quotes it.]"
-    return text if summary is None else f"{text}\nIn short: {summary}"
+    return text if summary is None else f"{text}\n{summary}"
+
+
+def summary_in(kind: PageKind, text: str) -> str | None:
+    """The summary that a page is or, as a mark, holds; it goes on in the mark that replaces it."""
+    if kind is PageKind.MARK:
+        return text.partition("\n")[2] or None
+    return text if kind is PageKind.SUMMARY else None
 
 
 def _groups(pages: Sequence[Page]) -> Iterator[tuple[Page, ...]]:
