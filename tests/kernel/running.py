@@ -218,8 +218,9 @@ async def running(
     **more: Any,
 ) -> AsyncGenerator[Kernel, None]:
     """A kernel on the journal of a folder, whose processes go on."""
+    journal = Journal.open(folder)
     kernel = Kernel(
-        Journal.open(folder),
+        journal,
         models or ScriptedModels(),
         lambda: {tool.name: tool for tool in tools},
         {"agent": Chat()} | dict(programs or {}),
@@ -231,6 +232,7 @@ async def running(
         yield kernel
     finally:
         await kernel.close()
+        journal.close()
 
 
 async def until(kernel: Kernel, ready: Callable[[], bool], seconds: float = 20.0) -> None:

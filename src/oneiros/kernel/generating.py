@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _RESERVE_SHARE = 0.25  # of the context, kept for the reply
 _LONGEST_RESERVE = 1024  # tokens
-_LONGEST_REPLY = 4096  # tokens, where nobody says
+_LONGEST_REPLY = 2048  # tokens, where nobody says
 MARKUP = 5  # tokens that templates put around a message, about
 _WATCHED_PIECE = 0.1  # seconds between the pieces of a reply that somebody watches
 _PIECE = 1.0

@@ -8,7 +8,7 @@ import logging
 import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 from oneiros.errors import JournalError, ProcessError
@@ -55,7 +55,7 @@ class Kernel:
         """Make a kernel; `resume` then lets the processes of its journal go on.
 
         Args:
-            journal: what happened so far; closed with the kernel.
+            journal: what happened so far.
             models: what processes think with.
             tools: what they may call, by name; asked again before each step.
             programs: what they do, by name.
@@ -93,7 +93,6 @@ class Kernel:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._watchers.close()
-        self._journal.close()
 
     async def start(self, spec: ProcessSpec) -> int:
         """Start a process; its pid.
@@ -110,7 +109,8 @@ class Kernel:
         pid = self._journal.new_pid()
         sampling = None
         if spec.sampling is not None:
-            options = asdict(spec.sampling) | {"logit_bias": dict(spec.sampling.logit_bias)}
+            options = {one.name: getattr(spec.sampling, one.name) for one in fields(spec.sampling)}
+            options["logit_bias"] = dict(spec.sampling.logit_bias)
             sampling = self._journal.put(json.dumps(options).encode())
         started = e.Started(
             owner=spec.owner,
