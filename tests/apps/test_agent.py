@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneiros.apps.agent import Agent
+from oneiros.apps.agent import Agent, offered_tools
 from oneiros.kernel import events as e
 from oneiros.kernel.program import Call, Exit, Generate, Note, Receive
 from oneiros.memory.pages import PageKind
@@ -346,3 +346,19 @@ def test_only_tools_that_the_process_may_call_are_offered() -> None:
     driver.run()
     assert all(not action.tools for action in driver.actions if isinstance(action, Generate))
     assert not any(isinstance(action, Note) for action in driver.actions)
+
+
+def test_what_left_the_context_can_be_recalled_whatever_was_asked() -> None:
+    tools = [tool(name) for name in ("recall", "read_document", "fly", "swim", "dig", "sing")]
+    driver = Driver(Agent(), tools)
+    driver.deliver("Let us swim.")
+    driver.run()
+    assert "recall" not in offered_tools(driver)
+    question = driver.state.pages[1]
+    mark = driver.page(PageKind.MARK, {"role": "user", "content": "[Message 2 left.]"})
+    driver.append(e.Evicted(pages=(question.id,), mark=mark))
+    assert {"recall", "read_document"} & set(offered_tools(driver)) == {"recall"}
+    driver.deliver("Here is a book.")
+    page = driver.page(PageKind.USER, {"role": "user", "content": "[a long text]"})
+    driver.append(e.Received(pages=(page,), documents=("documents/book.txt",)))
+    assert {"recall", "read_document"} <= set(offered_tools(driver))

@@ -112,11 +112,17 @@ _RETRIES = (Notice.EMPTY, Notice.CUT, Notice.MALFORMED)
 
 
 def offered_tools(view: View) -> tuple[str, ...]:
-    """The tools for all that was asked in a conversation, its evicted part included."""
+    """The tools for all that was asked in a conversation, its evicted part included.
+
+    Marks and documents in the context speak of tools that read what they stand for.
+    """
     state = view.state
     pages = sorted((*state.evicted, *state.pages), key=lambda page: page.id)
     requests = [view.message(page)["content"] for page in pages if page.kind is PageKind.USER]
-    return choose_tools(requests, view.tools)
+    chosen = dict.fromkeys(choose_tools(requests, view.tools))
+    there = {tool.name for tool in view.tools}
+    spoken_of = (("recall", state.evicted), ("read_document", state.documents))
+    return tuple(chosen | dict.fromkeys(name for name, why in spoken_of if why and name in there))
 
 
 def _missing(state: ProcessState, turn: Turn) -> int:
