@@ -23,7 +23,7 @@ class ContentStore:
         self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def put(self, data: bytes) -> str:
-        """Keep bytes; says their SHA-256, in hex. They are on the disk when this returns."""
+        """Keep bytes; says their SHA-256, in hex."""
         name = hashlib.sha256(data).hexdigest()
         if not self._path(name).exists():
             temporary = self._temporary()
@@ -84,19 +84,6 @@ class ContentStore:
         path = self._path(name)
         path.parent.mkdir(exist_ok=True, mode=0o700)
         temporary.replace(path)
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path | int) -> None:
-    """Have the names in a folder survive a loss of power."""
-    if isinstance(folder, int):
-        os.fsync(folder)
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sync(file: BinaryIO) -> None:

@@ -130,9 +130,13 @@ class VersionLog:
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sql.Connection]:
+    def _transaction(self, *, durable: bool = False) -> Iterator[sql.Connection]:
+        """One transaction. It survives a kill, and if `durable` a loss of power."""
         try:
             with self._engine.begin() as connection:
+                # SQLite's own transaction begins with the first change; until then this counts.
+                level = "FULL" if durable else "NORMAL"
+                connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
                 yield connection
         except sql.exc.DBAPIError as error:
             raise DiskError(
@@ -157,38 +161,44 @@ class VersionLog:
             return list(connection.scalars(sql.select(_files.c.path).order_by(_files.c.path)))
 
     def begin(self, change: Change, temporary: str, inode: int | None = None) -> int:
-        """Record what is about to happen, durably; says the change's number."""
-        with self._transaction() as connection:
+        """Record what is about to happen; says the change's number.
+
+        With an inode it is ready to happen, and known of even after a loss of power.
+        """
+        with self._transaction(durable=inode is not None) as connection:
             return _insert(connection, change, done=False, temporary=temporary, inode=inode)
 
     def staged(self, change: int, inode: int) -> None:
         """Record that the file that is to be put in place is ready."""
-        with self._transaction() as connection:
+        with self._transaction(durable=True) as connection:
             connection.execute(
                 sql.update(_changes).where(_changes.c.id == change).values(inode=inode)
             )
 
     def unfinished(self) -> list[Unfinished]:
         """The changes that were begun and not recorded as done."""
-        return self._open(done=False)
+        return self._open(_changes.c.done.is_(False))
 
     def untidy(self) -> list[Unfinished]:
         """Those that are done, and whose temporary file may still be there."""
-        return self._open(done=True)
+        return self._open(_changes.c.done.is_(True))
 
-    def _open(self, *, done: bool) -> list[Unfinished]:
-        condition = _changes.c.temporary.is_not(None) & _changes.c.done.is_(done)
+    def _open(self, condition: sql.ColumnElement[bool]) -> list[Unfinished]:
+        condition &= _changes.c.temporary.is_not(None)
+        query = sql.select(_changes.c.id, _changes.c.temporary, _changes.c.inode)
         with self._transaction() as connection:
-            query = sql.select(_changes.c.id, _changes.c.temporary, _changes.c.inode)
             rows = connection.execute(query.where(condition).order_by(_changes.c.id)).all()
+            if not rows:
+                return []
             changes = {c.id: c for c in _select(connection, condition)}
         return [Unfinished(changes[row.id], row.temporary, row.inode) for row in rows]
 
-    def finish(self, number: int, displaced: Version | None = None) -> Change:
+    def finish(self, number: int, *, tidy: bool, displaced: Version | None = None) -> Change:
         """Record that a change happened; says it as it is known from now on.
 
         Args:
             number: the change.
+            tidy: whether its temporary file is gone already.
             displaced: what was in the place of its `before`, if it was something else: somebody
                 changed the file in the last moment. That becomes a change of its own.
         """
@@ -211,7 +221,9 @@ class VersionLog:
                 change = replace(change, before=displaced)
                 number = _insert(connection, change, done=True, temporary=row.temporary)
             connection.execute(
-                sql.update(_changes).where(_changes.c.id == number).values(done=True)
+                sql.update(_changes)
+                .where(_changes.c.id == number)
+                .values(done=True, **({"temporary": None} if tidy else {}))
             )
             _follow(connection, change)
             return _select(connection, _changes.c.id == number)[0]
@@ -275,10 +287,9 @@ class VersionLog:
 
 
 def _configure(connection: object, _record: object) -> None:
-    """Have transactions survive a loss of power, and readers not wait for writers."""
+    """Have readers not wait for writers."""
     cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which has no type
     cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
