@@ -294,7 +294,7 @@ def fake_system(
     def search(owner: str, query: str, limit: int) -> Any:
         found = [
             Hit(entry.path, 0, entry.size, text, 1.0)
-            for entry in kernel.disk.list()
+            for entry in kernel.disk.walk()
             if query in (text := kernel.disk.read(entry.path).decode())
         ]
         return found[:limit]

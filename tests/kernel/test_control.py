@@ -77,7 +77,7 @@ def test_a_process_is_started_watched_and_ruled(tmp_path: Path) -> None:
             assert kernel.state(pid).budget.calls == 3
             assert kernel.state(pid).budget.tokens is None
             child = await client.call("fork", pid=pid)
-            assert (await client.call("process", pid=child))["parent"] == pid
+            assert (await client.call("process", pid=child))["forked_from"] == pid
             assert await client.call("replay", pid=pid) == kernel.state(pid).seq
             await client.call("kill", pid=pid)
             assert [p["pid"] for p in await client.call("processes")] == [child]
@@ -103,6 +103,26 @@ def test_a_stream_gives_old_events_then_new_ones_with_their_texts(tmp_path: Path
                             break
                         await client.call("send", pid=pid, text="ho")
             assert said == ["You said: ", "hi", "You said: hi", "You said: ", "ho", "You said: ho"]
+
+    run(test)
+
+
+def test_silence_is_told_to_who_wants_to_know(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with served(tmp_path) as (kernel, client):
+            pid = await client.call("start")
+            kinds: list[str] = []
+            stream = client.stream("watch", pid=pid, after=0, quiet=0.01)
+            async with aclosing(stream) as events:
+                async for view in events:
+                    kinds.append("quiet" if "quiet" in view else view["event"]["kind"])
+                    if kinds[-2:] == ["quiet", "quiet"]:
+                        await client.call("kill", pid=pid)
+                    if kinds[-1] == "ended":
+                        break
+            assert kinds[0] == "started"
+            assert kinds[1:3] == ["quiet", "quiet"]
+            await until(lambda: kernel.watchers == 0)
 
     run(test)
 

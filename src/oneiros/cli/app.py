@@ -11,20 +11,29 @@ import typer
 
 from oneiros import __version__
 from oneiros.cli import (
+    attach,
     chat,
     complete,
     convert,
     embed,
     export,
+    fs,
     inspect,
     keys,
+    logs,
     models,
     next_tokens,
+    options,
+    ps,
     pull,
     run,
     score,
     serve,
+    signals,
+    start,
+    strace,
     tokenize,
+    top,
     train,
     unzip,
     zip_file,
@@ -40,13 +49,14 @@ class Command(Protocol):
     """What every command module has."""
 
     EXAMPLE: str  # a command line, shown below its --help
-    command: Callable[..., None]
+
+    @property
+    def command(self) -> Callable[..., None]: ...
 
 
 app = typer.Typer(
     name="oneiros",
-    help="Run language models on this machine.",
-    epilog="Start with: oneiros chat",
+    epilog=f"Start with: oneiros chat    or    {start.EXAMPLE}",
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,9 +78,16 @@ COMMANDS: dict[str, Command] = {
     "export": export,
     "zip": zip_file,
     "unzip": unzip,
+    "ps": ps,
+    "top": top,
+    "strace": strace,
+    "logs": logs,
+    "attach": attach,
+    **signals.SIGNALS,
 }
 for _name, _module in COMMANDS.items():
     app.command(_name, epilog=f"Example: {_module.EXAMPLE}")(_module.command)
+app.add_typer(fs.app, name="fs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(train.app, name="train")
 
@@ -82,15 +99,36 @@ def show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def start(
-    context: typer.Context,
+def oneiros(
+    invocation: typer.Context,
+    model: start.Model = None,
+    files: start.Files = None,
+    port: start.Port = None,
+    no_server: start.NoServer = False,
+    threads: options.Threads = None,
+    context: options.Context = None,
     version: Annotated[
         bool,
         typer.Option("--version", help="Say the version.", callback=show_version, is_eager=True),
     ] = False,
 ) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+    """Run language models on this machine.
+
+    Without a command: start the kernel, and the server of the model API, on the data folder."""
+    given = [model, files, port, threads, context]
+    if invocation.invoked_subcommand is None:
+        start.start(
+            model=model or options.DEFAULT_MODEL,
+            files=files,
+            port=start.PORT if port is None else port,
+            no_server=no_server,
+            threads=threads,
+            context=context,
+        )
+    elif no_server or any(value is not None for value in given):
+        raise typer.BadParameter(
+            f"write options behind {invocation.invoked_subcommand}, not before"
+        )
 
 
 def main() -> None:

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oneiros.cli import generating, inputs, options
+from oneiros.cli import generating, inputs, kernel, options
 from oneiros.errors import OneirosError
+
+if TYPE_CHECKING:
+    from oneiros.engine.sampling import SamplingOptions
+    from oneiros.kernel.control_client import ControlClient
 
 EXAMPLE = "oneiros chat    or    echo hi | oneiros chat"
 
 
 def command(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name that `oneiros models` lists, or a path.")
-    ] = options.DEFAULT_MODEL,
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A name that `oneiros models` lists, or a path.",
+            show_default=f"the running kernel's, or {options.DEFAULT_MODEL}",
+        ),
+    ] = None,
     system: options.System = None,
+    tools: Annotated[
+        bool, typer.Option("--tools/--no-tools", help="Whether the model may call tools.")
+    ] = True,
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -33,7 +47,9 @@ def command(
 ) -> None:
     """Talk with a model. The default model is fetched the first time.
 
-    What is piped in is answered, and nothing but the answer printed.
+    On a terminal it talks through the running kernel; where none runs, one is started, and ends
+    with the chat. What is piped in is answered by the model alone, and nothing but the answer
+    printed.
     """
     sampling = options.sampling_options(
         max_tokens=max_tokens,
@@ -47,16 +63,53 @@ def command(
         seed=seed,
         stop=stop,
     )
-    interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    question = "" if interactive else inputs.read_stdin()
-    if not interactive and not question.strip():
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        _answer(model or options.DEFAULT_MODEL, system, sampling, threads, context)
+        return
+    from oneiros.cli.conversation import Conversation
+
+    with _kernel(model, threads, context) as client:
+        Conversation(
+            client, system=system, model=model, sampling=_plain(sampling), tools=tools
+        ).run()
+
+
+def _answer(
+    model: str,
+    system: str | None,
+    sampling: SamplingOptions,
+    threads: int | None,
+    context: int | None,
+) -> None:
+    question = inputs.read_stdin()
+    if not question.strip():
         raise OneirosError("Nothing to answer: standard input is empty.")
     language_model = inputs.load_model(model, threads=threads, context=context)
-    if interactive:
-        from oneiros.cli.conversation import Conversation
+    generation = language_model.chat(system=system).send(question, sampling)
+    generating.show(generation)
+    generating.warn_if_cut(generation)
 
-        Conversation(language_model, sampling, system).run()
-    else:
-        generation = language_model.chat(system=system).send(question, sampling)
-        generating.show(generation)
-        generating.warn_if_cut(generation)
+
+@contextmanager
+def _kernel(model: str | None, threads: int | None, context: int | None) -> Iterator[ControlClient]:
+    """The running kernel, or one that ends with the block."""
+    from oneiros.cli.local_kernel import kernel_here
+    from oneiros.kernel.control_client import is_running
+
+    client = kernel.client()
+    if not is_running(client.folder):
+        with kernel_here(model or options.DEFAULT_MODEL, threads=threads, context=context):
+            yield client
+        return
+    if threads is not None or context is not None:
+        raise OneirosError("A kernel runs already: leave out --threads and --context.")
+    yield client
+
+
+def _plain(sampling: SamplingOptions) -> dict[str, object]:
+    """Sampling options as JSON data."""
+    return {
+        name: getattr(sampling, name)
+        for name in sampling.__dataclass_fields__
+        if name != "logit_bias"
+    }

@@ -133,8 +133,14 @@ def process_methods(system: System) -> dict[str, Method]:
     async def state(pid: int) -> Any:
         return json.loads(STATE.dump_json(kernel.state(pid)))
 
-    async def messages(pid: int, longest: int = _LONGEST_MESSAGE) -> list[dict[str, Any]]:
-        """The context: what the model reads, page by page."""
+    async def messages(
+        pid: int, longest: int = _LONGEST_MESSAGE, evicted: bool = False
+    ) -> list[dict[str, Any]]:
+        """The context: what the model reads, page by page; or that and all that it once read."""
+        state = kernel.state(pid)
+        pages = state.context
+        if evicted:
+            pages = tuple(sorted((*pages, *state.evicted), key=lambda page: page.id))
         return [
             {
                 "id": page.id,
@@ -142,15 +148,22 @@ def process_methods(system: System) -> dict[str, Method]:
                 "tokens": page.tokens,
                 "message": shortened(kernel.message(page), longest),
             }
-            for page in kernel.state(pid).context
+            for page in pages
         ]
 
     async def watch(
-        pid: int | None = None, after: int | None = None, longest: int = 0
+        pid: int | None = None,
+        after: int | None = None,
+        longest: int = 0,
+        quiet: float | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
-        async with aclosing(kernel.watch(pid, after)) as events:
+        """Events; and {"quiet": true} each time that none came for so many seconds."""
+        async with aclosing(_with_silences(kernel.watch(pid, after), quiet)) as events:
             async for recorded in events:
-                yield event_view(recorded, longest, kernel.text, kernel.message)
+                if recorded is None:
+                    yield {"quiet": True}
+                else:
+                    yield event_view(recorded, longest, kernel.text, kernel.message)
 
     async def send(pid: int, text: str) -> None:
         await kernel.send(pid, text)
@@ -300,6 +313,29 @@ def system_methods(system: System) -> dict[str, Method]:
         system.shutdown()
 
     return {"info": info, "tools": tools, "backup": backup, "shutdown": shutdown}
+
+
+async def _with_silences(
+    events: AsyncGenerator[Recorded, None], seconds: float | None
+) -> AsyncGenerator[Recorded | None, None]:
+    """The events, and None each time that none came for so long."""
+    async with aclosing(events):
+        pending: asyncio.Future[Recorded] | None = None
+        try:
+            while True:
+                pending = pending or asyncio.ensure_future(anext(events))
+                done, _ = await asyncio.wait({pending}, timeout=seconds)
+                if not done:
+                    yield None
+                    continue
+                recorded, pending = pending.result(), None
+                yield recorded
+        except StopAsyncIteration:
+            return
+        finally:
+            if pending is not None:
+                pending.cancel()
+                await asyncio.wait({pending})
 
 
 def _undo_last(disk: Disk, calls: Sequence[str], pid: int) -> list[Change]:

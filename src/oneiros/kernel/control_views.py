@@ -27,6 +27,7 @@ def process_view(state: ProcessState) -> dict[str, Any]:
     return {
         "pid": state.pid,
         "parent": state.parent,
+        "forked_from": state.forked_from,
         "owner": state.owner,
         "app": state.app,
         "program": state.program,

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 
 import uvicorn
@@ -112,13 +112,19 @@ class Server(uvicorn.Server):
         self._serving.draining = True
 
 
-async def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]) -> bool:
+async def serve(
+    app: FastAPI,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    close: Callable[[], Awaitable[None]] | None = None,
+) -> bool:
     """Serve until a signal comes; closes the models.
 
     Args:
         app: of `create_app`.
         listener: of `bind`.
         ready: called when requests are answered.
+        close: closes what else uses the models, before they are closed.
 
     Returns:
         Whether all running replies were finished.
@@ -143,6 +149,8 @@ async def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]
         if server.force_exit:
             await _cut_off(server.server_state.tasks)
     finally:
+        if close is not None:
+            await close()
         await serving.models.close()
         listener.close()
     return not server.force_exit

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from oneiros.cli.conversation import history, read_message
+from oneiros.cli.keyboard import history, read_message
 
 
 def typing(*lines: str) -> Callable[[str], str]:
