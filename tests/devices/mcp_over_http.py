@@ -11,7 +11,7 @@ import sys
 import uvicorn
 from mcp.server.mcpserver import Context, Image, MCPServer
 
-server = MCPServer("over-http")
+server = MCPServer("over-http", log_level="ERROR")
 
 
 @server.tool()
@@ -56,6 +56,7 @@ async def grow(ctx: Context) -> str:
 listener = socket.socket()
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind(("127.0.0.1", int(sys.argv[1])))
+listener.listen()
 print(listener.getsockname()[1], flush=True)
 config = uvicorn.Config(server.streamable_http_app(), log_level="error")
 uvicorn.Server(config).run(sockets=[listener])

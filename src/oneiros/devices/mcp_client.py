@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from oneiros.devices.contracts import FILE as CONTRACTS_FILE
 from oneiros.devices.contracts import (
     ContractError,
     Entry,
@@ -18,8 +21,10 @@ from oneiros.devices.contracts import (
     contract_of,
     read_contracts,
 )
+from oneiros.devices.mcp_config import FILE as MCP_FILE
 from oneiros.devices.mcp_config import Server, fingerprint, read_servers
 from oneiros.devices.mcp_tools import Adopted, Definition, LeftOut, adopt, named
+from oneiros.errors import OneirosError
 from oneiros.kernel.contract import Contract
 from oneiros.kernel.tools import CallContext, Json, Tool, ToolError, ToolResult
 
@@ -27,7 +32,9 @@ if TYPE_CHECKING:
     from oneiros.devices.mcp_connection import McpConnection
     from oneiros.devices.mcp_results import FileStore
 
+_REREAD_SECONDS = 1.0
 _FOLDER = "mcp"  # in the data folder: what servers listed when they ran last
+_log = logging.getLogger(__name__)
 _LISTING: TypeAdapter[list[Definition]] = TypeAdapter(list[Definition])
 
 
@@ -56,6 +63,7 @@ class McpServers:
         *,
         files: Callable[[str], FileStore] | None = None,
         reserved: Collection[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Read which servers there are; starts none.
 
@@ -63,6 +71,7 @@ class McpServers:
             folder: the data folder.
             files: the disk of a principal, for images and other files; None: they are not kept.
             reserved: names that other tools have.
+            clock: seconds.
 
         Raises:
             McpConfigError, ContractError: a file is malformed.
@@ -70,19 +79,19 @@ class McpServers:
         self._folder = folder
         self._files = files
         self._reserved = frozenset(reserved)
-        self._servers = {server.name: server for server in read_servers(folder)}
-        self._entries = read_contracts(folder)
+        self._clock = clock
+        self._servers: dict[str, Server] = {}
+        self._entries: dict[str, Entry] = {}
         self._connections: dict[str, McpConnection] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._listed: dict[str, list[Adopted]] = {}
         self._known: dict[str, ServerTool] = {}
         self._tools: dict[str, Tool] = {}
         self.failures: dict[str, str] = {}
         self.left_out: dict[str, list[LeftOut]] = {}
-        for server in self._servers.values():
-            listing = self._remembered(server)
-            if listing is not None:
-                self._listed[server.name], self.left_out[server.name] = adopt(server.name, listing)
-        self._name()
+        self._read_at = clock()
+        self._stamp = self._stamp_now()
+        self._read()
 
     @property
     def servers(self) -> Mapping[str, Server]:
@@ -95,7 +104,18 @@ class McpServers:
         return self._known
 
     def tools(self) -> Mapping[str, Tool]:
-        """The tools by name, as far as they are known now: servers change theirs."""
+        """The tools by name, as far as they are known now: servers change theirs.
+
+        Changes of mcp.json and contracts.json are noticed within a second.
+        """
+        if self._clock() - self._read_at >= _REREAD_SECONDS:
+            self._read_at = self._clock()
+            if (stamp := self._stamp_now()) != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._read()
+                except OneirosError as error:
+                    _log.warning("%s What was read before it counts still.", error)
         return self._tools
 
     async def discover(self, *, again: bool = False) -> None:
@@ -118,7 +138,40 @@ class McpServers:
 
     async def close(self) -> None:
         """End all servers."""
-        await asyncio.gather(*(connection.close() for connection in self._connections.values()))
+        ending = [connection.close() for connection in self._connections.values()]
+        await asyncio.gather(*ending, *self._closing)
+
+    def _read(self) -> None:
+        """Take what the files say, all of it or nothing."""
+        entries = read_contracts(self._folder)
+        servers = {server.name: server for server in read_servers(self._folder)}
+        for name, server in self._servers.items():
+            if servers.get(name) != server:
+                for known in (self._listed, self.left_out, self.failures):
+                    known.pop(name, None)
+                if name in self._connections:
+                    closing = asyncio.create_task(self._connections.pop(name).close())
+                    self._closing.add(closing)
+                    closing.add_done_callback(self._closing.discard)
+        self._entries, self._servers = entries, servers
+        for name, server in servers.items():
+            listing = None if name in self._listed else self._remembered(server)
+            if listing is not None:
+                self._listed[name], self.left_out[name] = adopt(name, listing)
+        self._name()
+
+    def _stamp_now(self) -> tuple[tuple[int, int] | None, ...]:
+        """Changes when one of the files does, or when another program lists a server's tools."""
+        paths = (self._folder / MCP_FILE, self._folder / CONTRACTS_FILE, self._folder / _FOLDER)
+        stamps: list[tuple[int, int] | None] = []
+        for path in paths:
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                stamps.append(None)
+            else:
+                stamps.append((status.st_mtime_ns, status.st_ino))
+        return tuple(stamps)
 
     def _connection(self, name: str) -> McpConnection:
         from oneiros.devices.mcp_connection import McpConnection

@@ -152,7 +152,8 @@ class McpConnection:
             if link.over:
                 return self._lost(await link.ended(), effects)
             status = link.line.http_status
-            return self._lost(f"answered with HTTP status {status}" if status else said, effects)
+            said = f"answered with HTTP status {status}" if status else f"broke off ({said})"
+            return self._lost(said, effects)
         self._failures = 0
         if error.code == types.INVALID_REQUEST and said == "Session terminated":
             await link.close()
@@ -160,11 +161,11 @@ class McpConnection:
         return ToolError(f"The server {name} refused the call: {said} (error {error.code}).")
 
     def _lost(self, what: str, effects: bool) -> ToolError:
-        text = f"The server {self._server.name} {what} before the call was answered."
+        text = f"The call was not answered: the server {self._server.name} {what}."
         if not effects:
             return ToolError(f"{text} Try again, or go on without it.")
         return OutcomeUnknownError(
-            f"{text} Whether the call had an effect is not known: find out before it is repeated."
+            f"{text} Whether it had an effect is not known: find out before it is repeated."
         )
 
     def _note(self, reason: str) -> None:

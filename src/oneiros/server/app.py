@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oneiros import __version__
@@ -28,11 +29,21 @@ from oneiros.server.serving import Serving
 from oneiros.server.settings import Settings
 from oneiros.server.sse import ClientDisconnected
 
+if TYPE_CHECKING:
+    from oneiros.server.mcp_server import McpEndpoint
+
 _ALWAYS_ANSWERED = frozenset({"/health", "/metrics"})
+_MCP_PATH = "/mcp"
 
 
-def create_app(pool: ModelPool, settings: Settings) -> FastAPI:
-    """The server as an ASGI app; `app.state.serving` is its state."""
+def create_app(pool: ModelPool, settings: Settings, mcp: McpEndpoint | None = None) -> FastAPI:
+    """The server as an ASGI app; `app.state.serving` is its state.
+
+    Args:
+        pool: the models.
+        settings: who may ask, and how much.
+        mcp: tools at /mcp; None: there are none.
+    """
     app = FastAPI(
         title="Oneiros",
         version=__version__,
@@ -46,6 +57,8 @@ def create_app(pool: ModelPool, settings: Settings) -> FastAPI:
     app.state.serving = serving
     for module in (chat_completions, completions, responses, embeddings, models, tokenization):
         app.include_router(module.router)
+    if mcp is not None:
+        app.router.routes.append(Route(_MCP_PATH, mcp))
     add_error_handlers(app)
     app.add_exception_handler(ClientDisconnected, _nobody_there)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -55,7 +68,7 @@ def create_app(pool: ModelPool, settings: Settings) -> FastAPI:
     app.add_middleware(Draining, serving=serving)
     app.add_middleware(HostsAndOrigins, settings=settings)
     paths = frozenset(get_openapi(title="", version="", routes=app.routes)["paths"])
-    app.add_middleware(Observation, metrics=serving.metrics, paths=paths)
+    app.add_middleware(Observation, metrics=serving.metrics, paths=paths | {_MCP_PATH})
     return app
 
 

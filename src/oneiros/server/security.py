@@ -26,7 +26,7 @@ OPEN_PATHS = frozenset({"/health", "/openapi.json"})
 
 _PREFLIGHT_SECONDS = "600"
 _EXPOSED = (
-    "retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+    "retry-after, mcp-session-id, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, "
     "x-ratelimit-reset-tokens"
 )
@@ -112,8 +112,9 @@ def _is_address(name: str) -> bool:
 def _preflight(origin: str) -> Response:
     headers = {
         "Access-Control-Allow-Origin": origin,
-        "Access-Control-Allow-Methods": "GET, POST",
-        "Access-Control-Allow-Headers": "authorization, content-type",
+        "Access-Control-Allow-Methods": "GET, POST, DELETE",
+        "Access-Control-Allow-Headers": "authorization, content-type, mcp-session-id, "
+        "mcp-protocol-version, mcp-method, mcp-name",
         "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
         "Vary": "Origin",
     }

@@ -1,0 +1,168 @@
+"""Oneiros as an MCP server: its tools for other programs, over stdio and streamable HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, aclosing
+
+import mcp_types as types
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from oneiros import __version__
+from oneiros.errors import OneirosError
+from oneiros.kernel.contract import Effect
+from oneiros.kernel.tools import Tool, ToolResult
+from oneiros.server.keys import LOCAL, Principal
+from oneiros.server.settings import LARGEST_BODY
+from oneiros.server.tool_calls import Notice, ToolCalls
+
+_PAGE = 200  # tools
+_MOST_SESSIONS = 1_000
+_IDLE_SECONDS = 30 * 60.0
+_INSTRUCTIONS = (
+    "Tools of Oneiros on the user's machine. Calls that change something outside of it wait until "
+    "the user agrees."
+)
+_Context = ServerRequestContext[object, object]
+
+
+def mcp_server(calls: ToolCalls) -> Server[object]:
+    """A server of the mcp package whose tools are ours, called through `calls`.
+
+    Whose call it is says the HTTP server's principal; over stdio it is `LOCAL`.
+    """
+
+    async def list_tools(
+        context: _Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        tools = await calls.tools()
+        cursor = params.cursor if params is not None else None
+        start = int(cursor) if cursor is not None and cursor.isdecimal() else 0
+        more = str(start + _PAGE) if len(tools) > start + _PAGE else None
+        page = [_described(tool) for tool in tools[start : start + _PAGE]]
+        return types.ListToolsResult(tools=page, next_cursor=more)
+
+    async def call_tool(
+        context: _Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        owner = _principal(context).id
+        notices = 0
+        try:
+            async with aclosing(calls.call(owner, params.name, params.arguments or {})) as steps:
+                async for step in steps:
+                    if isinstance(step, Notice):
+                        notices += 1
+                        await context.session.report_progress(notices, message=step.text)
+                    else:
+                        return _result(step)
+        except OneirosError as error:
+            return _failure(str(error))
+        return _failure("The call ended without a result.")
+
+    return Server(
+        "oneiros",
+        title="Oneiros",
+        version=__version__,
+        instructions=_INSTRUCTIONS,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+        # No argument of ours travels in HTTP headers; without this, tools are listed at each call.
+        get_tool_input_schema=lambda name: None,
+    )
+
+
+async def serve_stdio(server: Server[object]) -> None:
+    """Serve one client over standard input and output, until the input ends."""
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+class McpEndpoint:
+    """An ASGI app that speaks MCP over streamable HTTP; requests come with their principal.
+
+    A session is its principal's only. There is no stream without a request (a GET is refused): it
+    would have nothing to say, and would keep the server from ending.
+    """
+
+    def __init__(self, server: Server[object]) -> None:
+        self._manager = StreamableHTTPSessionManager(
+            server,
+            session_idle_timeout=_IDLE_SECONDS,
+            max_sessions=_MOST_SESSIONS,
+            max_request_body_size=LARGEST_BODY,
+        )
+        self._starting = asyncio.Lock()
+        self._stop = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("POST", "DELETE"):
+            headers = {"Allow": "POST, DELETE"}
+            await Response(status_code=405, headers=headers)(scope, receive, send)
+            return
+        async with self._starting:
+            if self._running is None:
+                await self._start()
+        principal = scope.get("state", {}).get("principal", LOCAL)
+        token = AccessToken(token="", client_id=principal.id, scopes=[])
+        scope = {**scope, "user": AuthenticatedUser(token)}
+        await self._manager.handle_request(scope, receive, send)
+
+    async def close(self) -> None:
+        """End all sessions."""
+        self._stop.set()
+        if self._running is not None:
+            await self._running
+
+    async def _start(self) -> None:
+        ready = asyncio.Event()
+
+        async def run() -> None:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self._manager.run())
+                ready.set()
+                await self._stop.wait()
+
+        self._running = asyncio.create_task(run())
+        await ready.wait()
+
+
+def _principal(context: _Context) -> Principal:
+    scope = getattr(context.request, "scope", {})
+    principal = scope.get("state", {}).get("principal", LOCAL)
+    assert isinstance(principal, Principal)
+    return principal
+
+
+def _described(tool: Tool) -> types.Tool:
+    contract = tool.contract
+    schema = {"type": "object", **tool.parameters}
+    return types.Tool(
+        name=tool.name,
+        description=tool.description,
+        input_schema=schema,
+        annotations=types.ToolAnnotations(
+            read_only_hint=not contract.effects,
+            destructive_hint=bool(contract.effects & {Effect.DELETE, Effect.EXECUTE, Effect.SPEND}),
+            idempotent_hint=contract.idempotent,
+            open_world_hint=bool(contract.sinks) or Effect.SEND in contract.effects,
+        ),
+    )
+
+
+def _result(result: ToolResult) -> types.CallToolResult:
+    data = result.data if isinstance(result.data, dict) else None
+    content = types.TextContent(type="text", text=result.text)
+    return types.CallToolResult(content=[content], structured_content=data)
+
+
+def _failure(text: str) -> types.CallToolResult:
+    content = types.TextContent(type="text", text=text)
+    return types.CallToolResult(content=[content], is_error=True)
