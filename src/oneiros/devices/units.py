@@ -60,7 +60,7 @@ def definition(name: str) -> Definition:
         zero = registry.Quantity(Fraction(0), name).to_root_units().magnitude
     except TypeError as error:  # of NumPy's logarithm, which knows no fractions
         raise ToolError(f"{name}: units of a logarithmic scale are not calculated with.") from error
-    scale = Fraction(factor)
+    scale = Fraction(cast(Fraction, factor))  # pint leaves open what numbers are
     powers = cast("dict[str, Fraction]", dict(to_units_container(roots)))
     return Definition(
         factor=scale,
