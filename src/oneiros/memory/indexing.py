@@ -14,6 +14,8 @@ from oneiros.memory.tree import Entry
 
 LARGEST = 32 << 20  # bytes of a file that is searched
 
+_EMBEDDED = 32  # passages between two questions whether to stop
+
 # Folders of programs, not of people.
 _SKIPPED = frozenset({"node_modules", "__pycache__", "venv", "site-packages", "target", "dist"})
 
@@ -44,7 +46,8 @@ def sync_disk(
         index: that takes the files, as documents of kind FILE.
         disk: the files.
         embed: whether to embed what is new; it is found by its words before.
-        stopped: asked before each file whether to leave the rest for another time.
+        stopped: asked before each file, and every few passages, whether to leave the rest for
+            another time.
 
     Raises:
         DiskError: the folder or the index cannot be used.
@@ -71,8 +74,8 @@ def sync_disk(
         index.remove(disk.owner, FILE, path)
         synced.removed += 1
         synced.problems.pop(path, None)
-    if embed:
-        index.embed(disk.owner)
+    while embed and not stopped() and index.embed(disk.owner, limit=_EMBEDDED):
+        pass
     return synced
 
 
