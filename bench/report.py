@@ -19,8 +19,9 @@ from rich.table import Table
 class Row:
     """One measurement of ours beside the peer's.
 
-    `target` is the smallest acceptable `ratio`; None where nothing is claimed. A value is None
-    where a side cannot run the case, and then nothing holds and nothing fails.
+    `target` is the smallest acceptable `ratio`, or, where `absolute`, the worst acceptable `ours`;
+    None where nothing is claimed. A value is None where a side cannot run the case, and then
+    nothing holds and nothing fails.
     """
 
     case: str
@@ -30,6 +31,7 @@ class Row:
     unit: str
     better: Literal["higher", "lower"]
     target: float | None = None
+    absolute: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -40,9 +42,19 @@ class Row:
 
     @property
     def holds(self) -> bool | None:
-        if self.target is None or self.ratio is None:
+        if self.target is None:
             return None
-        return self.ratio >= self.target
+        if self.absolute and self.ours is not None:
+            return self.ours >= self.target if self.better == "higher" else self.ours <= self.target
+        return None if self.ratio is None else self.ratio >= self.target
+
+    @property
+    def wanted(self) -> str:
+        """The target as people read it."""
+        if self.target is None:
+            return ""
+        sign = "<=" if self.absolute and self.better == "lower" else ">="
+        return f"{sign} {self.target:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +114,7 @@ def report(bench: str, rows: Sequence[Row], json: bool) -> None:
             _number(row.ours),
             _number(row.peer),
             "-" if row.ratio is None else f"{row.ratio:.2f}",
-            "" if row.target is None else f">= {row.target:g}",
+            row.wanted,
             {True: "[green]yes[/green]", False: "[red]NO[/red]", None: ""}[row.holds],
         )
     console.print(table)

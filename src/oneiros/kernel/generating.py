@@ -238,7 +238,7 @@ class _Pieces:
         self.count = 0  # deltas; about as many as tokens
         self._process = process
         self._text: list[str] = []
-        self._last = time.monotonic()
+        self._last = 0.0  # the first piece is told at once
 
     def add(self, text: str) -> None:
         self.count += 1
