@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from time import time
+from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from oneiros.errors import JournalError
 from oneiros.kernel.journal_database import DamagedFileError, Database, suspect
@@ -93,8 +95,6 @@ def salvage(path: Path) -> str:
     )
     if found["aside"]:
         note += f" {found['aside']:,} more events do not follow the others, and are set aside."
-    if found["spoilt"]:
-        note += f" {found['spoilt']:,} texts are lost."
     return f"{note} The damaged file is kept as {_kept(path, number).name}."
 
 
@@ -117,7 +117,7 @@ def _copy(path: Path, new: Database) -> Counter[str]:
     """Copy events and texts that verify, and make up the rest from them; returns how many."""
     found: Counter[str] = Counter()
     last: dict[int, int] = {}  # by process: its last event that was copied
-    ended: dict[int, bool] = {}
+    ended: set[int] = set()
     highest = 0
     # Not through SQLAlchemy: a damaged file's rows may hold anything, and are taken as they are.
     with (
@@ -127,83 +127,75 @@ def _copy(path: Path, new: Database) -> Counter[str]:
         # Lets a file be read that is shorter than its header says.
         old.execute("PRAGMA writable_schema = ON")
         old.text_factory = bytes
-        for _, pid, seq, when, version, body, checksum in _rows(
-            old, "event", "pid, seq, time, version, body, checksum"
-        ):
-            if not isinstance(pid, int) or not isinstance(seq, int):
-                found["aside"] += 1
-                continue
+        for values in _rows(old, "event", _EVENT_COLUMNS, _is_event):
+            row = dict(zip(_EVENT_COLUMNS, values, strict=True))
+            pid, seq = row["pid"], row["seq"]
             highest = max(highest, pid)
-            row = {"pid": pid, "seq": seq, "time": when, "version": version, "body": body}
-            row["checksum"] = checksum
-            if isinstance(body, bytes) and seq == last.get(pid, 0) + 1 and _verifies(row):
+            if seq == last.get(pid, 0) + 1:
                 connection.execute(sa.insert(EVENT), row)
                 last[pid] = seq
-                ended[pid] = json.loads(body)["kind"] == "ended"
+                if json.loads(row["body"])["kind"] == "ended":
+                    ended.add(pid)
                 found["events"] += 1
             else:
-                why = "It is damaged, or does not follow the event before, in a damaged file."
-                connection.execute(sa.insert(DAMAGED), _storable(row, why))
+                why = "Events before it are lost to damage of the file."
+                connection.execute(sa.insert(DAMAGED), {"found": time(), "why": why, **row})
                 found["aside"] += 1
-        for _, digest, data in _rows(old, "blob", "hash, data"):
-            if data is None and isinstance(digest, bytes) and len(digest) == 32:
-                connection.execute(sa.insert(BLOB), {"hash": digest, "data": None})
-            elif isinstance(data, bytes) and sha256(data).digest() == digest:
-                connection.execute(sa.insert(BLOB), {"hash": digest, "data": data})
-                found["texts"] += 1
-            else:
-                found["spoilt"] += 1
+        for digest, data in _rows(old, "blob", ("hash", "data"), _is_blob):
+            blob = sqlite.insert(BLOB).on_conflict_do_nothing()
+            connection.execute(blob, {"hash": digest, "data": data})
+            found["texts"] += 1
         for pid in last:
-            connection.execute(sa.insert(PROCESS), {"pid": pid, "ended": ended[pid]})
-        given = [value for _, key, value in _rows(old, "meta", "key, value") if key == b"next_pid"]
-        highest = max(highest, *(value for value in given if isinstance(value, int)), 0)
-        values = {"value": highest + SPARE_PIDS}
-        connection.execute(sa.update(META).where(META.c.key == "next_pid").values(values))
+            connection.execute(sa.insert(PROCESS), {"pid": pid, "ended": pid in ended})
+        for (value,) in _rows(old, "meta", ("value",), _is_number):
+            highest = max(highest, value)
+        next_pid = sa.update(META).where(META.c.key == "next_pid")
+        connection.execute(next_pid.values(value=highest + SPARE_PIDS))
     return found
 
 
-def _rows(old: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple[object, ...]]:
-    """Every row that can be read, in the order of the row numbers, which come first."""
-    after, failed = -1, 0
+_EVENT_COLUMNS = ("pid", "seq", "time", "version", "body", "checksum")
+
+
+def _is_event(pid: object, seq: object, when: object, *rest: object) -> bool:
+    match (pid, seq, when, *rest):
+        case (int(pid), int(seq), float(when), int(version), bytes(body), checksum):
+            return event_checksum(pid, seq, when, version, body) == checksum
+    return False
+
+
+def _is_blob(digest: object, data: object) -> bool:
+    if data is None:
+        return isinstance(digest, bytes) and len(digest) == 32
+    return isinstance(data, bytes) and sha256(data).digest() == digest
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and 0 < value < 2**40
+
+
+def _rows(
+    old: sqlite3.Connection, table: str, columns: tuple[str, ...], sound: Callable[..., bool]
+) -> Iterator[tuple[Any, ...]]:
+    """Every sound row that can be read, in the order of the row numbers."""
+    select = f"SELECT rowid, {', '.join(columns)} FROM {table} WHERE rowid > ? ORDER BY rowid"
+    after, failed = -1, 0  # the last row number that was sound, or passed over
     while after < 2**62:
+        read = after
         try:
-            for row in old.execute(
-                f"SELECT rowid, {columns} FROM {table} WHERE rowid > ? ORDER BY rowid", (after,)
-            ):
-                yield row
-                after, failed = row[0], 0
+            for number, *values in old.execute(select, (after,)):
+                # Damaged pages may lead round in circles, and name numbers that are none.
+                if number <= read:
+                    raise sqlite3.DatabaseError("Rows are out of order.")
+                read = number
+                if sound(*values):
+                    yield tuple(values)
+                    after, failed = number, 0
         except sqlite3.DatabaseError:
             after += 1 if failed < SINGLE_STEPS else 2 ** (failed - SINGLE_STEPS)
             failed += 1
         else:
             return
-
-
-def _verifies(row: dict[str, object]) -> bool:
-    match row:
-        case {"pid": int(pid), "seq": int(seq), "time": float(when), "version": int(version)}:
-            body = row["body"]
-            return isinstance(body, bytes) and row["checksum"] == event_checksum(
-                pid, seq, when, version, body
-            )
-    return False
-
-
-def _storable(row: dict[str, object], why: str) -> dict[str, object]:
-    """A damaged event for the table of those, without values of other types than its columns'."""
-    body, when = row["body"], row["time"]
-    numbers = {
-        name: row[name] if isinstance(row[name], int) else None for name in ("version", "checksum")
-    }
-    return {
-        "found": time(),
-        "why": why,
-        "pid": row["pid"],
-        "seq": row["seq"],
-        "time": when if isinstance(when, float) else None,
-        "body": body if isinstance(body, bytes) else None,
-        **numbers,
-    }
 
 
 def _put_in_place(path: Path) -> None:
