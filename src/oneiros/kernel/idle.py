@@ -18,7 +18,7 @@ from oneiros.kernel import events as e
 from oneiros.kernel.label import join_all
 from oneiros.memory.context import SAID
 from oneiros.memory.pages import PageKind
-from oneiros.memory.summaries import summarize
+from oneiros.memory.summaries import PIECE, summarize
 from oneiros.model.chat_format import Message
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ async def sum_up(process: Process) -> None:
             computed += turn.tokens
         return text
 
-    summary = await summarize(write, [services.texts.message(page) for page in pages], previous)
+    messages = [services.texts.message(page) for page in pages]
+    piece = min(PIECE, int(1.5 * services.models.context(state.model)))
+    summary = await summarize(write, messages, previous, piece=piece)
     if summary is None:
         return
     told = tuple(sorted(new.union(*(page.stands_for for page in earlier))))

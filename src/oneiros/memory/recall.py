@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from oneiros.errors import DiskError
@@ -32,6 +32,7 @@ DOCUMENTS = "documents"  # the folder of the disk for long messages
 
 _REMINDED = 3  # passages that come unasked
 _REMINDED_CHARACTERS = 1_200
+_EMBEDDED = 256  # passages after an eviction: more than one evicts, and a few seconds' work
 _CANDIDATES = 24  # passages among which there may be several of one page, and other processes'
 _QUERY = 1_000  # characters of a message that are searched for
 _ANCESTORS = 64
@@ -73,12 +74,12 @@ class ContextMemory:
         self._disks = disks
         self._index = index
         self._lookup = lookup
-        self._embedding: dict[str, Future[None]] = {}  # by owner
+        self._queued: set[str] = set()  # owners whose pages are about to be embedded
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="embed pages")
 
     def close(self) -> None:
-        """Stop embedding; what is left is embedded when something is evicted again."""
-        self._worker.shutdown(cancel_futures=True)
+        """Embed what was evicted last, and stop."""
+        self._worker.shutdown()
 
     def keep(self, state: ProcessState, name: str, text: str, label: Label) -> Kept:
         """Keep a text as a document, which the process can read in parts.
@@ -124,9 +125,9 @@ class ContextMemory:
             sha256=page.message,
         )
         self._index.add(document, embed=False)
-        running = self._embedding.get(state.owner)
-        if running is None or running.done():
-            self._embedding[state.owner] = self._worker.submit(self._embed, state.owner)
+        if state.owner not in self._queued:
+            self._queued.add(state.owner)
+            self._worker.submit(self._embed, state.owner)
 
     def erased(self, state: ProcessState, pages: tuple[Page, ...]) -> None:
         """Forget pages whose texts the user erased."""
@@ -199,8 +200,9 @@ class ContextMemory:
             yield state.pid
 
     def _embed(self, owner: str) -> None:
+        self._queued.discard(owner)  # first, so that what comes meanwhile is not forgotten
         try:
-            self._index.embed(owner)
+            self._index.embed(owner, _EMBEDDED)
         except DiskError as error:  # found by words until the next try
             _log.warning("evicted pages of %s are not embedded: %s", owner, error)
 
