@@ -21,6 +21,7 @@ from oneiros.cli import (
     inspect,
     keys,
     logs,
+    mcp,
     models,
     next_tokens,
     options,
@@ -33,6 +34,7 @@ from oneiros.cli import (
     start,
     strace,
     tokenize,
+    tools,
     top,
     train,
     unzip,
@@ -89,6 +91,8 @@ for _name, _module in COMMANDS.items():
     app.command(_name, epilog=f"Example: {_module.EXAMPLE}")(_module.command)
 app.add_typer(fs.app, name="fs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(mcp.app, name="mcp")
+app.add_typer(tools.app, name="tools")
 app.add_typer(train.app, name="train")
 
 

@@ -118,15 +118,26 @@ class McpServers:
                     _log.warning("%s What was read before it counts still.", error)
         return self._tools
 
-    async def discover(self, *, again: bool = False) -> None:
+    def is_listed(self, server: str) -> bool:
+        """Whether a server's tools are known."""
+        return server in self._listed
+
+    async def discover(
+        self, servers: Collection[str] | None = None, *, again: bool = False
+    ) -> None:
         """Start the servers whose tools are not known yet and ask them, all at once.
 
         Servers that fail are in `failures`; the others' tools are known then.
 
         Args:
+            servers: which; None: all.
             again: ask those too whose tools are known from an earlier run.
         """
-        asked = [name for name in self._servers if again or name not in self._listed]
+        asked = [
+            name
+            for name in self._servers
+            if (servers is None or name in servers) and (again or name not in self._listed)
+        ]
 
         async def ask(name: str) -> None:
             try:

@@ -36,7 +36,7 @@ _REFUSED_BY_STATUS = "Server returned an error response"
 _HINTS = {
     "read_only_hint": "reads only",
     "destructive_hint": "may destroy",
-    "idempotent_hint": ("may be repeated"),
+    "idempotent_hint": "may be repeated",
     "open_world_hint": "reaches out",
 }
 
@@ -218,10 +218,9 @@ class _Link:
             what = f"answered with HTTP status {line.http_status}"
         elif isinstance(error, TimeoutError):
             what = f"did not answer within {self._start_seconds:g} seconds"
-        elif line.status is not None and line.status < 0:
-            what = f"was ended by signal {-line.status}"
         elif line.status is not None:
-            what = f"ended with status {line.status}"
+            killed = f"was ended by signal {-line.status}"
+            what, error = killed if line.status < 0 else f"ended with status {line.status}", None
         elif error is not None:
             what = "could not be reached or started"
         else:
@@ -317,7 +316,7 @@ async def _cancelled(task: asyncio.Task[object]) -> None:
 def _definition(tool: types.Tool) -> Definition:
     hints = tool.annotations
     said = [
-        text if getattr(hints, name) else f"not: {text}"
+        f"{text}: {'yes' if getattr(hints, name) else 'no'}"
         for name, text in _HINTS.items()
         if hints is not None and getattr(hints, name) is not None
     ]
