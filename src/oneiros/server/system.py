@@ -11,15 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oneiros.apps import one_call
 from oneiros.apps.agent import Agent
 from oneiros.apps.prompts import SYSTEM
 from oneiros.devices.calculator import calculator
 from oneiros.devices.clock import Timers, clock
+from oneiros.devices.egress import Egress, SiteList
+from oneiros.devices.files import files as file_tools
+from oneiros.devices.find import find
 from oneiros.devices.human import human
 from oneiros.devices.mcp_client import McpServers
 from oneiros.devices.memory import memory
 from oneiros.devices.models import OtherModel, models
 from oneiros.devices.processes import processes
+from oneiros.devices.search import FetchedPages, SearchProvider, SearXNG
+from oneiros.devices.search import search as search_web
+from oneiros.devices.web import Browser, web
 from oneiros.engine.embedding import Embedder
 from oneiros.engine.local_model import LocalModel
 from oneiros.engine.remote_model import RemoteModel
@@ -37,6 +44,7 @@ from oneiros.memory.disk import Disk
 from oneiros.memory.index import Hit, Index
 from oneiros.memory.indexing import sync_disk
 from oneiros.memory.recall import ContextMemory
+from oneiros.server.tool_calls import KernelCalls, call_methods
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +66,7 @@ class SystemSettings:
     programs: Mapping[str, Program] = field(default_factory=dict)  # beside the assistant's
     prompts: Mapping[str, str] = field(default_factory=dict)  # system prompts by app
     mcp: bool = True  # whether the servers of mcp.json are used
+    searxng: str | None = None  # address of a SearXNG that searches the web
 
 
 @asynccontextmanager
@@ -116,7 +125,7 @@ async def boot(
             journal,
             open_models,
             tools,
-            {"agent": Agent(), **settings.programs},
+            {"agent": Agent(), one_call.NAME: one_call.OneCall(), **settings.programs},
             remembered,
             {ASSISTANT: SYSTEM, **settings.prompts},
         )
@@ -133,6 +142,9 @@ async def boot(
             *processes(kernel),
             *models(settings.others),
             *memory(disks.of, remembered),
+            *file_tools(disks.of),
+            find(disks.of, index),
+            *_network(folder, index, settings.searxng),
         ]:
             own[tool.name] = tool
 
@@ -159,9 +171,21 @@ async def boot(
         if servers is not None:
             task = asyncio.create_task(servers.discover())
             stack.push_async_callback(_ended, task)
-        control = await ControlServer.open(folder, control_methods(system))
+        methods = {**control_methods(system), **call_methods(KernelCalls(kernel), OWNER)}
+        control = await ControlServer.open(folder, methods)
         stack.push_async_callback(control.close)
         yield system
+
+
+def _network(folder: Path, index: Index, searxng: str | None) -> list[Tool]:
+    """What reaches other machines, behind the one guard."""
+    sites = folder / "sites.txt"
+    egress = Egress(SiteList(sites), where=str(sites))
+    fetched = FetchedPages(index)
+    providers: list[SearchProvider] = [fetched]
+    if searxng is not None:
+        providers.append(SearXNG(searxng))
+    return [web(Browser(egress, fetched.remember)), search_web(providers)]
 
 
 class Disks:
