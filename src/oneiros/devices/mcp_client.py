@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,7 +142,7 @@ class McpServers:
 
         async def ask(name: str) -> None:
             try:
-                await self._connection(name).connect()
+                await (await self._connection(name)).connect()
             except ToolError as error:
                 self.failures[name] = str(error)
 
@@ -184,10 +185,15 @@ class McpServers:
                 stamps.append((status.st_mtime_ns, status.st_ino))
         return tuple(stamps)
 
-    def _connection(self, name: str) -> McpConnection:
-        from oneiros.devices.mcp_connection import McpConnection
-
+    async def _connection(self, name: str) -> McpConnection:
         if name not in self._connections:
+            # It takes a second, and processes are running.
+            await asyncio.to_thread(import_module, "oneiros.devices.mcp_connection")
+        if name not in self._connections:
+            from oneiros.devices.mcp_connection import McpConnection
+
+            if name not in self._servers:
+                raise ToolError(f"The server {name} is not in {MCP_FILE} any more.")
             self._connections[name] = McpConnection(self._servers[name], self._take)
         return self._connections[name]
 
@@ -226,7 +232,7 @@ class McpServers:
         async def run(arguments: Json, context: CallContext) -> ToolResult:
             from oneiros.devices.mcp_results import converted
 
-            connection = self._connection(known.server)
+            connection = await self._connection(known.server)
             effects = bool(known.contract.effects)
             result = await connection.call(definition.name, arguments, effects=effects)
             files = self._files(context.owner) if self._files is not None else None

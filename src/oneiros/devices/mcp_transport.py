@@ -103,8 +103,8 @@ async def stdio_transport(server: StdioServer, line: Line) -> AsyncGenerator[Tra
                 line.status = process.returncode
                 # Pipes that its children hold, or that nobody has read to the end, stay open
                 # otherwise, and nothing public closes them.
-                transport: asyncio.SubprocessTransport = getattr(process, "_transport")  # noqa: B009
-                transport.close()
+                if (transport := getattr(process, "_transport", None)) is not None:
+                    transport.close()
             tasks.cancel_scope.cancel()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -22,15 +22,13 @@ from oneiros.server import (
 )
 from oneiros.server.bodies import BodyLimit
 from oneiros.server.errors import ERROR_RESPONSES, ApiError, add_error_handlers, error_response
+from oneiros.server.mcp_endpoint import McpEndpoint
 from oneiros.server.metrics import Observation
 from oneiros.server.model_pool import ModelPool
 from oneiros.server.security import OPEN_PATHS, Authentication, HostsAndOrigins
 from oneiros.server.serving import Serving
 from oneiros.server.settings import Settings
 from oneiros.server.sse import ClientDisconnected
-
-if TYPE_CHECKING:
-    from oneiros.server.mcp_server import McpEndpoint
 
 _ALWAYS_ANSWERED = frozenset({"/health", "/metrics"})
 _MCP_PATH = "/mcp"

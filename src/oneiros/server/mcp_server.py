@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import mcp_types as types
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -12,14 +12,13 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from oneiros import __version__
 from oneiros.errors import OneirosError
 from oneiros.kernel.contract import Effect
 from oneiros.kernel.tools import Tool, ToolResult
-from oneiros.server.keys import LOCAL, Principal
+from oneiros.server.mcp_endpoint import Sessions, principal_of
 from oneiros.server.settings import LARGEST_BODY
 from oneiros.server.tool_calls import Notice, ToolCalls
 
@@ -52,7 +51,7 @@ def mcp_server(calls: ToolCalls) -> Server[object]:
     async def call_tool(
         context: _Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult:
-        owner = _principal(context).id
+        owner = principal_of(getattr(context.request, "scope", {})).id
         notices = 0
         try:
             async with aclosing(calls.call(owner, params.name, params.arguments or {})) as steps:
@@ -84,61 +83,26 @@ async def serve_stdio(server: Server[object]) -> None:
         await server.run(read, write, server.create_initialization_options())
 
 
-class McpEndpoint:
-    """An ASGI app that speaks MCP over streamable HTTP; requests come with their principal.
+@asynccontextmanager
+async def http_sessions(server: Server[object]) -> AsyncIterator[Sessions]:
+    """Serve clients over streamable HTTP, until the block ends.
 
-    A session is its principal's only. There is no stream without a request (a GET is refused): it
-    would have nothing to say, and would keep the server from ending.
+    A session is its principal's only.
     """
+    manager = StreamableHTTPSessionManager(
+        server,
+        session_idle_timeout=_IDLE_SECONDS,
+        max_sessions=_MOST_SESSIONS,
+        max_request_body_size=LARGEST_BODY,
+    )
 
-    def __init__(self, server: Server[object]) -> None:
-        self._manager = StreamableHTTPSessionManager(
-            server,
-            session_idle_timeout=_IDLE_SECONDS,
-            max_sessions=_MOST_SESSIONS,
-            max_request_body_size=LARGEST_BODY,
-        )
-        self._starting = asyncio.Lock()
-        self._stop = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in ("POST", "DELETE"):
-            headers = {"Allow": "POST, DELETE"}
-            await Response(status_code=405, headers=headers)(scope, receive, send)
-            return
-        async with self._starting:
-            if self._running is None:
-                await self._start()
-        principal = scope.get("state", {}).get("principal", LOCAL)
-        token = AccessToken(token="", client_id=principal.id, scopes=[])
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        token = AccessToken(token="", client_id=principal_of(scope).id, scopes=[])
         scope = {**scope, "user": AuthenticatedUser(token)}
-        await self._manager.handle_request(scope, receive, send)
+        await manager.handle_request(scope, receive, send)
 
-    async def close(self) -> None:
-        """End all sessions."""
-        self._stop.set()
-        if self._running is not None:
-            await self._running
-
-    async def _start(self) -> None:
-        ready = asyncio.Event()
-
-        async def run() -> None:
-            async with AsyncExitStack() as stack:
-                await stack.enter_async_context(self._manager.run())
-                ready.set()
-                await self._stop.wait()
-
-        self._running = asyncio.create_task(run())
-        await ready.wait()
-
-
-def _principal(context: _Context) -> Principal:
-    scope = getattr(context.request, "scope", {})
-    principal = scope.get("state", {}).get("principal", LOCAL)
-    assert isinstance(principal, Principal)
-    return principal
+    async with manager.run():
+        yield answer
 
 
 def _described(tool: Tool) -> types.Tool:
