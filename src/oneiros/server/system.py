@@ -24,8 +24,11 @@ from oneiros.devices.mcp_client import McpServers
 from oneiros.devices.memory import memory
 from oneiros.devices.models import OtherModel, models
 from oneiros.devices.processes import processes
+from oneiros.devices.python import python
+from oneiros.devices.sandbox.workspaces import Workspaces
 from oneiros.devices.search import FetchedPages, SearchProvider, SearXNG
 from oneiros.devices.search import search as search_web
+from oneiros.devices.terminal import terminal
 from oneiros.devices.web import Browser, web
 from oneiros.engine.embedding import Embedder
 from oneiros.engine.local_model import LocalModel
@@ -112,6 +115,8 @@ async def boot(
         servers = McpServers(folder, files=disks.of) if settings.mcp else None
         if servers is not None:
             stack.push_async_callback(servers.close)
+        workspaces = Workspaces(disks.of)
+        stack.push_async_callback(workspaces.close)
         own: dict[str, Tool] = {}
 
         def tools() -> Mapping[str, Tool]:
@@ -144,6 +149,8 @@ async def boot(
             *memory(disks.of, remembered),
             *file_tools(disks.of),
             find(disks.of, index),
+            python(workspaces),
+            terminal(workspaces),
             *_network(folder, index, settings.searxng),
         ]:
             own[tool.name] = tool
