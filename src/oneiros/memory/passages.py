@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ _settings = sql.Table(
 )
 _WORDS = """
 CREATE VIRTUAL TABLE IF NOT EXISTS words
-USING fts5(heading, text, tokenize = "porter unicode61 remove_diacritics 2")
+USING fts5(heading, text, tokenize = "porter unicode61")
 """
 
 
@@ -312,21 +313,25 @@ _WORD = re.compile(r"\w+")
 def searchable(text: str) -> str:
     """A text as its words are indexed.
 
-    Scripts without spaces are words of one character each, and the parts of names such as
-    `readFile` are words beside the name.
+    Case and accents do not count. Scripts without spaces are words of one character each, and the
+    parts of names such as `readFile` are words beside the name.
     """
-    text = _CJK.sub(r" \1 ", text)
     parts = [
         _CAMEL.sub(r"\g<0> ", word)
         for word in dict.fromkeys(_WORD.findall(text))
         if _CAMEL.search(word)
     ]
-    return f"{text}\n{' '.join(parts)}" if parts else text
+    text = "\n".join((text, *parts))
+    if not text.isascii():
+        marked = unicodedata.normalize("NFKD", text)
+        bare = "".join(char for char in marked if unicodedata.category(char) != "Mn")
+        text = _CJK.sub(r" \1 ", unicodedata.normalize("NFC", bare))
+    return text.casefold()
 
 
 def query_terms(query: str, most: int = 64) -> list[str]:
     """The different words of a query, in its order."""
-    return list(dict.fromkeys(_WORD.findall(searchable(query).lower().replace("_", " "))))[:most]
+    return list(dict.fromkeys(_WORD.findall(searchable(query).replace("_", " "))))[:most]
 
 
 def _configure(connection: object, _record: object) -> None:
