@@ -10,24 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from oneiros.cli.app import COMMANDS
+from oneiros.cli.app import COMMANDS, app
 
 MODEL = "smollm2-135m"
 
 
-def test_alone_it_shows_the_help(oneiros: Callable[..., Any]) -> None:
-    done = oneiros()
-    assert done.returncode == 0
-    assert done.stdout == oneiros("--help").stdout
-    assert all(f"\n│ {name} " in done.stdout for name in COMMANDS)
+def test_the_help_lists_every_command() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    assert all(f"\n│ {name} " in shown for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example(oneiros: Callable[..., Any], name: str) -> None:
-    done = oneiros(name, "--help")
-    assert done.returncode == 0
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    done = CliRunner().invoke(app, [name, "--help"])
+    assert done.exit_code == 0
     assert f"Example: oneiros {name}" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["ls", "cat", "search", "history", "undo"])
+def test_every_command_about_files_has_help_with_an_example(name: str) -> None:
+    done = CliRunner().invoke(app, ["fs", name, "--help"])
+    assert f"Example: oneiros fs {name}" in done.stdout
 
 
 def test_help_is_quick() -> None:
@@ -63,6 +68,7 @@ def test_version(oneiros: Callable[..., Any]) -> None:
         ["run", MODEL, "hi", "--temperature", "warm"],
         ["next", MODEL, "hi", "--count", "0"],
         ["run", MODEL, "hi", "--threads", "0"],
+        ["--model", MODEL, "models"],
     ],
 )
 def test_wrong_usage_exits_with_2(oneiros: Callable[..., Any], arguments: list[str]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from oneiros.kernel.spec import ProcessSpec
+from tests.kernel.serving import Running, running_kernel
 
 GREEDY = ("--temperature", "0", "--max-tokens", "8")
 # What was said once becomes ever likelier: the reply repeats itself and does not end.
@@ -38,15 +41,15 @@ def test_a_prompt_longer_than_the_context_is_refused(refused: Callable[..., str]
     assert re.search(r"1,0\d\d tokens and the context 256: \d+ too many", message)
 
 
-def test_a_conversation_on_a_terminal(
-    oneiros: Callable[..., Any], terminal: Callable[..., Any], tmp_path: Path
-) -> None:
-    chat = terminal("chat", *GREEDY)
+def test_a_conversation_on_a_terminal(terminal: Callable[..., Any], tmp_path: Path) -> None:
+    """With a kernel of its own, which ends with it."""
+    options = ("--temperature", "0", "--max-tokens", "5", "--system", "Be brief.", "--no-tools")
+    chat = terminal("chat", *options)
     chat.expect("8,192 tokens of context")
     chat.expect("> ")
     chat.type(QUESTION + "\n")
-    answer = json.loads(oneiros("run", "smollm2-135m", QUESTION, *GREEDY, "--json").stdout)
-    assert answer["text"] in chat.expect("8 tokens · ")
+    chat.expect(QUESTION)
+    reply = chat.expect("5 tokens · ")
     chat.expect("cut at --max-tokens")
     chat.expect("> ")
 
@@ -59,41 +62,32 @@ def test_a_conversation_on_a_terminal(
     chat.type(f"/save {saved}\n")
     chat.expect("Saved")
     messages = json.loads(saved.read_text(encoding="utf-8"))
-    assert [m["content"] for m in messages if m["role"] == "user"] == [
+    assert [m["content"] for m in messages if m["role"] in ("system", "user")] == [
+        "Be brief.",
         QUESTION,
         "And \nof Italy?",
     ]
-
-    chat.type("/help\n")
-    chat.expect("/reset")
-    chat.type("/nonsense\n")
-    chat.expect("no command /nonsense")
-    chat.type("/system Answer in one word.\n")
-    chat.expect("new conversation")
-    chat.type(f"/save {saved}2\n")
-    chat.expect("Saved")
-    assert json.loads(Path(f"{saved}2").read_text(encoding="utf-8")) == [
-        {"role": "system", "content": "Answer in one word."}
-    ]
+    assert messages[2]["content"] in reply
     chat.type("\x04")  # Ctrl-D
     assert chat.wait() == 0
     assert "Traceback" not in chat.screen
+    assert not (tmp_path / "home" / "control.sock").exists()
 
 
 def test_ctrl_c_stops_the_reply_and_not_the_program(terminal: Callable[..., Any]) -> None:
-    chat = terminal("chat", *ENDLESS)
+    chat = terminal("chat", *ENDLESS, "--no-tools")
     chat.expect("> ")
     chat.type(QUESTION + "\n")
     chat.expect("\n")
-    chat.expect("e")
+    chat.expect("a")
     chat.type("\x03")  # Ctrl-C
     chat.expect("· stopped", timeout=20)
     chat.expect("> ")
     chat.type("And now?\n")
     chat.expect("\n")
-    chat.expect("e")
+    chat.expect("a")
     chat.type("\x03")
-    chat.expect("cached")
+    chat.expect("· stopped", timeout=20)
     chat.expect("> ")
     chat.pause()
     chat.type("\x03")
@@ -105,23 +99,113 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(terminal: Callable[..., Any]
     assert "Traceback" not in chat.screen
 
 
-def test_a_full_context_is_said_and_reset_helps(terminal: Callable[..., Any]) -> None:
-    chat = terminal("chat", *ENDLESS, "--context", "64")
+@pytest.fixture
+def running(terminal: Callable[..., Any], tmp_path: Path) -> Iterator[Running]:
+    """A kernel without a model, on the data folder of `terminal`."""
+    with running_kernel(tmp_path / "home") as running:
+        yield running
+
+
+def test_a_chat_is_a_client_of_the_running_kernel(
+    running: Running, terminal: Callable[..., Any]
+) -> None:
+    chat = terminal("chat", "--system", "Be nice.", "--temperature", "0")
     chat.expect("> ")
-    chat.type(QUESTION + "\n")
-    chat.expect("context of 64 tokens is full")
+    chat.type("hello\n")
+    chat.expect("You said: hello")
+    assert "prompt 20 tokens, 12 of them cached" in chat.expect(" s")
     chat.expect("> ")
-    chat.type("Go on.\n")
-    chat.expect("too many")
-    chat.expect("/reset starts")
+    (spec,) = running.kernel.specs
+    assert spec.system == "Be nice."
+    assert spec.sampling is not None
+    assert spec.sampling.temperature == 0
+    chat.type("/ps\n")
+    chat.expect("waiting for a message")
     chat.expect("> ")
+    chat.type("/fork\n")
+    chat.expect("process 2 now")
+    chat.expect("> ")
+    chat.type("again\n")
+    chat.expect("You said: again")
+    chat.expect("> ")
+    assert len(running.kernel.state(1).pages) < len(running.kernel.state(2).pages)
     chat.type("/reset\n")
     chat.expect("forgotten")
-    chat.type(QUESTION + "\n")
-    chat.expect("context of 64 tokens is full")
     chat.expect("> ")
+    assert running.kernel.state(2).end is not None
+    chat.type("/model other\n")
+    chat.expect("new conversation with other")
+    chat.expect("> ")
+    chat.type("anew\n")
+    chat.expect("You said: anew")
+    chat.expect("> ")
+    assert running.kernel.specs[1].model == "other"
+    chat.type("/nonsense\n")
+    chat.expect("no command /nonsense")
+    chat.type("/tools\n")
+    chat.expect("There are none")
+    chat.type("/detach\n")
+    chat.expect("oneiros attach 3")
+    assert chat.wait() == 0
+    assert running.kernel.state(3).end is None
+
+    back = terminal("attach", "3")
+    back.expect("assistant: You said: anew")
+    back.expect("> ")
+    back.type("endless\n")
+    back.expect("You said: ")
+    back.type("\x03")
+    back.expect("· stopped")
+    back.expect("> ")
+    back.type("/quit\n")
+    back.expect("goes on")
+    assert back.wait() == 0
+    assert running.kernel.state(3).end is None
+
+
+def test_permissions_are_asked_inline_and_changes_undone(
+    running: Running, terminal: Callable[..., Any]
+) -> None:
+    chat = terminal("chat")
+    chat.expect("> ")
+    chat.type("write a\x16\x1b.txt\n")  # Ctrl-V, and an escape character for a name
+    chat.expect("Allow it?")
+    chat.expect("n = no: ")
+    chat.type("n\n")
+    assert "denied: A person said no." in chat.expect("thank you")
+    chat.expect("> ")
+    chat.type("write b.txt\n")
+    chat.expect("n = no: ")
+    chat.type("a\n")
+    shown = chat.expect("thank you")
+    assert 'write(path="b.txt", text="hello") → wrote b.txt (and 1 more lines)' in shown
+    chat.expect("> ")
+    assert running.kernel.state(1).granted == {"write: send"}
+    chat.type("/files\n")
+    chat.expect("b.txt")
+    chat.expect("> ")
+    chat.type("/undo\n")
+    chat.expect("takes back 1")
+    chat.expect("> ")
+    assert running.kernel.disk.list() == []
     chat.type("/quit\n")
     assert chat.wait() == 0
+    assert running.kernel.state(1).end is not None
+    shown = chat.screen.partition("denied")[0]
+    assert "a␛.txt" in shown
+
+
+def test_top_and_strace_follow_a_process(running: Running, terminal: Callable[..., Any]) -> None:
+    pid = running.run(running.kernel.start(ProcessSpec(owner="user", title="watched")))
+    trace = terminal("strace", str(pid))
+    top = terminal("top", "--interval", "0.1")
+    top.expect("watched")
+    running.run(running.kernel.send(pid, "hi"))
+    trace.expect('generate(prompt=20, cached=12) = 5 tokens, stop: "You said: hi"')
+    top.type("q")
+    assert top.wait() == 0
+    trace.type("\x03")
+    assert trace.wait() == 130
 
 
 @pytest.mark.parametrize("sign", ["\x1b]0;x\x07", "\x9b31m"])

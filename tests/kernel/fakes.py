@@ -239,7 +239,7 @@ class FakeKernel:
         page = self.page(
             self.states[pid].next_page, PageKind.ASSISTANT, "assistant", text, calls=calls
         )
-        used = e.Used(tokens=5, seconds=0.5)
+        used = e.Used(tokens=13, seconds=0.5)  # 8 read, 5 generated
         await self.append(
             pid,
             e.GenerationEnded(

@@ -66,7 +66,7 @@ def test_a_process_is_started_watched_and_ruled(tmp_path: Path) -> None:
             assert process["status"] == "waiting"
             assert process["waiting_for"] == "a message"
             assert process["budget"]["tokens"] == 100
-            assert process["used"]["tokens"] == 5
+            assert process["used"]["tokens"] == 13
 
             await client.call("stop", pid=pid)
             assert (await client.call("process", pid=pid))["status"] == "stopped"

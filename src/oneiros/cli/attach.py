@@ -34,7 +34,7 @@ def command(
     from oneiros.cli.conversation import Conversation
     from oneiros.cli.turn import WatchedProcess
 
-    process = WatchedProcess(client, pid)
+    process = WatchedProcess(client, pid, client.call("info")["context"])
     if process.state.end is not None:
         raise OneirosError(f"Process {pid} has ended: `oneiros logs {pid}` shows what it did.")
     for page in pages[-last:] if last else []:

@@ -69,6 +69,7 @@ class Conversation:
         self._process = process
         self._owned = process is None
         self._console = output.stdout()
+        self._info = client.call("info")
         self._commands = {
             "/help": self._help,
             "/files": self._files,
@@ -84,9 +85,8 @@ class Conversation:
 
     def run(self) -> None:
         """Talk until the user leaves; Ctrl-C twice at the prompt raises KeyboardInterrupt."""
-        info = self._client.call("info")
         self._remark(
-            f"{self._model or info['model']} · {info['context']:,} tokens of context · "
+            f"{self._model or self._info['model']} · {self._info['context']:,} tokens of context · "
             "/help shows the commands, Ctrl-D leaves"
         )
         try:
@@ -156,7 +156,9 @@ class Conversation:
                 sampling=self._sampling,
                 capabilities=None if self._tools else [],
             )
-            self._process = WatchedProcess(self._client, pid, from_start=True)
+            self._process = WatchedProcess(
+                self._client, pid, self._info["context"], from_start=True
+            )
             self._owned = True
         self._process.follow()
 
@@ -192,13 +194,13 @@ class Conversation:
             raise OneirosError("There is nothing to fork yet: say something first.")
         before = self._process.pid
         pid = self._client.call("fork", pid=before)
-        self._process = WatchedProcess(self._client, pid)
+        self._process = WatchedProcess(self._client, pid, self._info["context"])
         self._owned = True
         self._remark(f"This is process {pid} now; `oneiros attach {before}` goes back.")
 
     def _choose_model(self, argument: str) -> None:
         if not argument:
-            self._remark(self._model or self._client.call("info")["model"])
+            self._remark(self._model or self._info["model"])
             return
         self._begin_anew()
         self._model = argument

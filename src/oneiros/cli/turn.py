@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 1 << 20  # characters of a text that are fetched
 _QUIET = 0.2  # seconds without events after which a process with nothing to do is waiting for us
+_SPARE = 2  # tokens of a context that a reply may leave: those that end it
 _RESULT = 100  # characters of a call's result that are shown
 
 
@@ -29,9 +30,12 @@ class WatchedProcess:
     Its state is the fold over them here, as it is in the kernel.
     """
 
-    def __init__(self, client: ControlClient, pid: int, *, from_start: bool = False) -> None:
-        """Begin with the present, or with the process's first event."""
+    def __init__(
+        self, client: ControlClient, pid: int, context: int, *, from_start: bool = False
+    ) -> None:
+        """Begin with the present, or with the process's first event; `context` is the model's."""
         self.pid = pid
+        self._context = context
         self._client = client
         self._console = output.stdout()
         state = client.call("state", pid=pid)
@@ -42,14 +46,14 @@ class WatchedProcess:
         self._asked: set[str] = set()
         self._waits = ""
         self._status: Status | None = None
-        self._turn = _Figures()
+        self._turn = _Figures(self._context)
 
     def follow(self) -> None:
         """Show what the process does until it waits for a message, or has ended.
 
         Ctrl-C interrupts the reply; a second one raises KeyboardInterrupt.
         """
-        self._turn = _Figures()
+        self._turn = _Figures(self._context)
         stream = self._client.stream(
             "watch", pid=self.pid, after=self._shown_until, longest=_LONGEST, quiet=_QUIET
         )
@@ -222,15 +226,16 @@ class WatchedProcess:
 class _Figures:
     """What the replies of a turn took."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: int) -> None:
         self.replies = 0
+        self._context = context
         self._tokens = 0
         self._seconds = 0.0
         self._last: e.GenerationEnded | None = None
 
     def add(self, event: e.GenerationEnded) -> None:
         self.replies += 1
-        self._tokens += event.used.tokens - (event.prompt_tokens - event.cached_tokens)
+        self._tokens += _generated(event)
         self._seconds += event.used.seconds
         self._last = event
 
@@ -240,17 +245,31 @@ class _Figures:
         if self._seconds > 0:
             parts.append(f"{self._tokens / self._seconds:,.0f} tokens/s")
         last = self._last
-        if last is not None:
+        if last is not None and last.prompt_tokens:  # not known of a reply that was interrupted
             prompt = f"prompt {last.prompt_tokens:,} tokens"
             if last.cached_tokens:
                 prompt += f", {last.cached_tokens:,} of them cached"
-            parts.append(f"{prompt}, {self._seconds:.2f} s")
-            if last.reason in _ENDINGS:
-                parts.append(_ENDINGS[last.reason])
+            parts.append(prompt)
+        parts.append(f"{self._seconds:.2f} s")
+        if last is not None:
+            parts += self._ending(last)
         return " · ".join(parts)
 
+    def _ending(self, last: e.GenerationEnded) -> list[str]:
+        """Why the last reply ended, where it did not simply come to its end."""
+        if last.reason in ("interrupted", "cancelled"):
+            return ["stopped"]
+        if last.reason != "length":
+            return []
+        length = last.prompt_tokens + _generated(last)
+        if length >= self._context - _SPARE:
+            return [f"the context of {self._context:,} tokens was full"]
+        return ["cut at --max-tokens"]
 
-_ENDINGS = {"interrupted": "stopped", "cancelled": "stopped", "length": "cut at --max-tokens"}
+
+def _generated(event: e.GenerationEnded) -> int:
+    """Tokens of a reply."""
+    return event.used.tokens - (event.prompt_tokens - event.cached_tokens)
 
 
 def _permission(answer: str | None) -> dict[str, object]:

@@ -54,7 +54,7 @@ class ControlServer:
     def __init__(self, folder: Path, methods: Mapping[str, Method]) -> None:
         """Use `open`."""
         self.path = folder / SOCKET_NAME
-        self._methods = {name: _checked(method) for name, method in methods.items()}
+        self._methods = _Methods(methods)
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self._inode = 0
@@ -121,6 +121,26 @@ class ControlServer:
                 self._connections.discard(connection)
 
 
+class _Methods:
+    """Methods by name, their arguments checked; what checks is made when it is first needed."""
+
+    def __init__(self, methods: Mapping[str, Method]) -> None:
+        self._methods = methods
+        self._checked: dict[str, Method] = {}
+
+    def checked(self, name: str) -> Method:
+        """A method that raises pydantic.ValidationError when it is called with other arguments.
+
+        Raises ControlError where there is none.
+        """
+        if name not in self._methods:
+            known = ", ".join(sorted(self._methods))
+            raise ControlError(f"There is no method {name!r}. There are {known}.")
+        if name not in self._checked:
+            self._checked[name] = _checked(self._methods[name])
+        return self._checked[name]
+
+
 class _Connection:
     """A client: its requests under way, and the only place that writes to it."""
 
@@ -128,7 +148,7 @@ class _Connection:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        methods: Mapping[str, Method],
+        methods: _Methods,
     ) -> None:
         self._reader = reader
         self._writer = writer
@@ -198,10 +218,7 @@ class _Connection:
             await self._write(error_line(number, error))
 
     def _begin(self, request: Request) -> None:
-        method = self._methods.get(request.method)
-        if method is None:
-            known = ", ".join(sorted(self._methods))
-            raise ControlError(f"There is no method {request.method!r}. There are {known}.")
+        method = self._methods.checked(request.method)
         if request.id in self._streams or request.id in self._calls:
             raise ControlError(f"A request {request.id!r} is under way already.")
         if len(self._under_way) >= MOST_REQUESTS:
@@ -276,8 +293,6 @@ class _Connection:
 
 
 def _checked(method: Method) -> Method:
-    """The method, raising pydantic.ValidationError when it is called with other arguments."""
-
     # A plain function: pydantic would check a coroutine's arguments only once it is awaited.
     @wraps(method)
     def call(**params: object) -> Awaitable[object] | AsyncGenerator[object, None]:
