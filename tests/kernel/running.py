@@ -13,7 +13,7 @@ from typing import Any
 from oneiros.engine.conversation import Conversation, ConversationOptions
 from oneiros.engine.replies import Completed, Event, TextDelta
 from oneiros.engine.requests import Usage
-from oneiros.errors import OneirosError
+from oneiros.errors import ModelNotFoundError, OneirosError
 from oneiros.kernel.contract import Contract
 from oneiros.kernel.journal import Journal
 from oneiros.kernel.kernel import Kernel
@@ -101,7 +101,8 @@ class ScriptedModels:
         return self.answer(messages) if self.answer else self.replies.popleft()
 
     def check(self, name: str) -> None:
-        assert name == self.default
+        if name != self.default:
+            raise ModelNotFoundError(name)
 
     def context(self, name: str) -> int:
         return self.size
@@ -140,6 +141,9 @@ class PlainMemory:
 
     def evicted(self, state: ProcessState, page: Page, text: str) -> None:
         self.gone.append((state.pid, page.id, text))
+
+    def erased(self, state: ProcessState, pages: tuple[Page, ...]) -> None:
+        self.gone = [gone for gone in self.gone if gone[1] not in {page.id for page in pages}]
 
     def relevant(self, state: ProcessState, text: str) -> Reminder | None:
         return None

@@ -6,8 +6,10 @@ import asyncio
 from collections import deque
 from pathlib import Path
 
+from oneiros.errors import JournalError
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.events import Budget
+from oneiros.kernel.journal import Journal
 from oneiros.kernel.spec import ProcessSpec
 from oneiros.kernel.tools import ToolResult, Wake
 from tests.kernel.running import (
@@ -262,5 +264,60 @@ def test_a_context_that_is_full_moves_pages_out_and_says_so(tmp_path: Path) -> N
             await kernel.send(pid, "long " * 200)
             await until(kernel, lambda: idle(kernel, pid) and not kernel.state(pid).inbox)
             assert list(memory.documents.values()) == ["long " * 200]
+
+    asyncio.run(main())
+
+
+def test_a_process_goes_on_with_another_model_where_its_own_is_gone(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, models=ScriptedModels(deque(["first"]))) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", text="hi"))
+            await until(kernel, lambda: idle(kernel, pid))
+        other = ScriptedModels(deque(["second"]), default="other")
+        async with running(tmp_path, models=other) as kernel:
+            assert kernel.state(pid).model == "other"
+            await kernel.send(pid, "and now?")
+            await until(kernel, lambda: len(contents(kernel, pid)) == 4 and idle(kernel, pid))
+            assert [text for role, text in contents(kernel, pid) if role == "assistant"] == [
+                "first",
+                "second",
+            ]
+            assert await kernel.replay(pid) == kernel.state(pid).seq
+
+    asyncio.run(main())
+
+
+def test_a_full_disk_pauses_processes_and_loses_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("oneiros.kernel.kernel._JOURNAL_PAUSE", 0.05)
+    full = False
+    appended = Journal.append
+
+    def append(self, pid, events, *, durable=False):
+        if full:
+            raise JournalError("The disk is full.")
+        return appended(self, pid, events, durable=durable)
+
+    monkeypatch.setattr(Journal, "append", append)
+
+    async def fill(arguments, context):
+        nonlocal full
+        full = True
+        return ToolResult("made")
+
+    async def main() -> None:
+        nonlocal full
+        once = Contract(effects=frozenset({Effect.LOCAL}))
+        program = {"calls": Calls([("fill", "{}"), ("add", '{"a": 1, "b": 1}')])}
+        tools = [tool("fill", fill, once), tool("add", add)]
+        async with running(tmp_path, *tools, programs=program) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", program="calls"))
+            await until(kernel, lambda: full)
+            await asyncio.sleep(0.1)
+            assert kernel.state(pid).end is None
+            full = False
+            state = await ended(kernel, pid)
+            texts = [kernel.message(page)["content"] for page in state.pages]
+            assert "not known" in texts[0]  # its result could not be written
+            assert texts[1] == "2"
 
     asyncio.run(main())

@@ -226,7 +226,7 @@ async def _woken(process: Process, call: CallState) -> None:
 
 def answer_question(process: Process, call: CallState, text: str) -> None:
     """End a call that asked a person with what the person said."""
-    label = call.label.join(Label.of(USER))
+    label = call.label.join(Label.of(USER, readers=[process.state.owner]))
     _end(process, call, "done", text, None, ToolResult(text), label)
 
 

@@ -233,6 +233,14 @@ class Reniced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChanged:
+    """Another model thinks from now on; token ids of the one before mean nothing to it."""
+
+    kind: Literal["model-changed"] = "model-changed"
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetChanged:
     """The budget changed; what was told of its end may have to be told again."""
 
@@ -268,6 +276,7 @@ Event = Annotated[
     | Evicted
     | Signalled
     | Reniced
+    | ModelChanged
     | BudgetChanged
     | Ended,
     Field(discriminator="kind"),

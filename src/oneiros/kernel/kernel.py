@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import fields
 from pathlib import Path
 
-from oneiros.errors import JournalError, ProcessError
+from oneiros.errors import JournalError, ModelNotFoundError, ProcessError
 from oneiros.kernel import events as e
 from oneiros.kernel.budgets import handed_over
 from oneiros.kernel.calls import answer_question, cancelled_in_fork
@@ -82,9 +82,19 @@ class Kernel:
         )
 
     async def resume(self) -> None:
-        """Let every process go on where it was."""
+        """Let every process go on where it was.
+
+        One whose model is not open goes on with the default model.
+        """
         for pid in self._journal.live():
-            self._run(self._journal.state(pid))
+            state = self._journal.state(pid)
+            try:
+                self._services.models.check(state.model)
+            except ModelNotFoundError:
+                changed = e.ModelChanged(model=self._services.models.default)
+                self._journal.append(pid, [changed])
+                state = self._journal.state(pid)
+            self._run(state)
 
     async def close(self) -> None:
         """Stop everything where it is. The journal knows how to go on."""
@@ -125,7 +135,8 @@ class Kernel:
             sampling=sampling,
             pages=self._first_pages(spec, model),
         )
-        delivered = [] if spec.text is None else [self._mail("user", spec.text, Label.of(USER))]
+        said = Label.of(USER, readers=[spec.owner])
+        delivered = [] if spec.text is None else [self._mail("user", spec.text, said)]
         self._begin(pid, started, *delivered)
         return pid
 
@@ -196,8 +207,8 @@ class Kernel:
         self, pid: int, text: str, *, sender: str = "user", label: Label | None = None
     ) -> None:
         """Put a message into a process's inbox. Raises ProcessError: it has ended."""
-        self._live(pid)
-        self._deliver(pid, sender, text, label or Label.of(USER))
+        state = self._live(pid).state
+        self._deliver(pid, sender, text, label or Label.of(USER, readers=[state.owner]))
 
     async def kill(self, pid: int) -> None:
         """End a process and its children. Raises ProcessError: it has ended."""
@@ -235,6 +246,13 @@ class Kernel:
         process = self._live(pid)
         process.append(e.Reniced(priority=priority))
         process.talk = Talk()  # made with the old one
+
+    async def set_model(self, pid: int, model: str) -> None:
+        """Let another model think. Raises ModelNotFoundError: it is not open."""
+        process = self._live(pid)
+        self._services.models.check(model)
+        process.append(e.ModelChanged(model=model))
+        process.talk = Talk()
 
     async def set_budget(self, pid: int, budget: e.Budget) -> None:
         """Change what a process may use, in all."""
@@ -360,15 +378,17 @@ class Kernel:
     def erase(self, pid: int, page: int | None = None) -> None:
         """Erase the text of a page, or all texts of a process. The log stays whole."""
         state = self.state(pid)
+        pages = (*state.pages, *state.evicted)
         if page is None:
             self._journal.erase_process(pid)
         else:
-            pages = [known for known in (*state.pages, *state.evicted) if known.id == page]
+            pages = tuple(known for known in pages if known.id == page)
             if not pages:
                 raise ProcessError(f"Process {pid} has no page {page}.")
             for blob in (pages[0].message, pages[0].reply):
                 if blob is not None:
                     self._journal.erase(blob)
+        self._services.memory.erased(state, pages)
         self._texts.forget()
         if pid in self._processes:
             self._processes[pid].talk = Talk()
@@ -394,29 +414,34 @@ class Kernel:
     async def _drive(self, pid: int) -> None:
         """Let a process run to its end, whatever goes wrong on the way."""
         while True:
-            process = self._processes[pid]
-            run = asyncio.ensure_future(process.run())
+            run = asyncio.ensure_future(self._processes[pid].run())
             try:
                 await asyncio.wait({run})
             finally:
                 run.cancel()
                 await asyncio.wait({run})
             error = run.exception()
+            try:
+                if error is not None and not _is_of(error, JournalError):
+                    self._fail(pid, error)
+                    error = None
+            except JournalError as full:
+                error = full
             if error is None:
                 self._forget(pid)
                 return
-            if not _is_of(error, JournalError):
-                break
             # Nothing is lost: it goes on from what was journalled, as after a restart.
             _log.error("process %d pauses: %s", pid, error)
             await asyncio.sleep(_JOURNAL_PAUSE)
-            self._processes[pid] = Process(self._journal.state(pid), self._services, self._record)
+            state = self._journal.state(pid)
+            self._processes[pid] = Process(state, self._services, self._record)
+
+    def _fail(self, pid: int, error: BaseException) -> None:
+        """End a process whose program, or the kernel itself, has a bug."""
         _log.error("process %d failed", pid, exc_info=error)
         said = "".join(traceback.format_exception_only(error)).strip()
-        self._processes[pid].append(
-            e.Ended(status="failed", result=self._journal.put(said.encode(errors="replace")))
-        )
-        self._forget(pid)
+        result = self._journal.put(said.encode(errors="replace"))
+        self._processes[pid].append(e.Ended(status="failed", result=result))
 
     def _record(self, pid: int, events: tuple[e.Event, ...], durable: bool) -> ProcessState:
         for recorded in self._journal.append(pid, events, durable=durable):
@@ -454,6 +479,7 @@ class Kernel:
     def _forget(self, pid: int) -> None:
         self._processes.pop(pid, None)
         self._tasks.pop(pid, None)
+        self._services.scheduler.forget(pid)
 
 
 def _is_of(error: BaseException, kind: type[BaseException]) -> bool:

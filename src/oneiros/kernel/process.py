@@ -155,7 +155,6 @@ class Process:
                 await finish_calls(self)
             elif not self._end_of_budget():
                 await self._step()
-        self.services.scheduler.forget(self.pid)
 
     async def _step(self) -> None:
         self._offer_tools()

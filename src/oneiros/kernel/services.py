@@ -45,6 +45,10 @@ class Memory(Protocol):
         """Make a page findable that leaves the context."""
         ...
 
+    def erased(self, state: ProcessState, pages: tuple[Page, ...]) -> None:
+        """Forget pages whose texts were erased."""
+        ...
+
     def relevant(self, state: ProcessState, text: str) -> Reminder | None:
         """What was evicted and clearly bears on a text; None: nothing. Called in a thread."""
         ...

@@ -260,6 +260,10 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
             return replace(state, stopped=event.signal == "stop")
         case e.Reniced():
             return replace(state, priority=event.priority)
+        case e.ModelChanged():
+            pages = tuple(replace(page, reply=None) for page in state.pages)
+            evicted = tuple(replace(page, reply=None) for page in state.evicted)
+            return replace(state, model=event.model, pages=pages, evicted=evicted)
         case e.BudgetChanged():
             return replace(state, budget=event.budget, told=frozenset())
         case e.Ended():
