@@ -24,6 +24,7 @@ _HASHED = re.compile(r"_[0-9a-f]{8}$")
 _DEEPEST = 32
 _NAMES = ("properties", "$defs", "definitions")  # their keys are names, not keywords
 _LISTS = ("anyOf", "allOf", "prefixItems")
+_SCHEMAS = frozenset({*_NAMES, *_LISTS, "oneOf", "items", "additionalProperties"})
 # Python's regular expressions, with which arguments are checked, can be made to run for ever.
 _UNSAFE = frozenset({"pattern", "patternProperties"})
 
@@ -139,9 +140,6 @@ def simplified(schema: Mapping[str, object]) -> tuple[dict[str, object], tuple[s
     result = {"type": "object", "properties": {}} | result
     if result["type"] != "object" or not isinstance(result["properties"], dict):
         raise ConstraintError("it is none of an object's.")
-    for name in result["properties"]:
-        if plain(name, 100) != name or not name:
-            raise ConstraintError(f"an argument's name is {name[:40]!r}.")
     if _error(result) is not None:
         result = _loosened(result, notes)
     if (wrong := _error(result)) is not None:
@@ -166,6 +164,9 @@ def _cleaned(
     result: dict[str, object] = {}
     for key, value in node.items():
         if key in _NAMES and isinstance(value, dict):
+            for name in value:
+                if not name or not _is_shown_as_it_is(name):
+                    raise ConstraintError(f"a name in it is {name[:40]!r}.")
             result[key] = {
                 name: _part(inner, f"{place}.{name}".lstrip("."), notes, depth)
                 for name, inner in value.items()
@@ -174,16 +175,31 @@ def _cleaned(
             result["anyOf"] = [_part(inner, place, notes, depth) for inner in value]
         elif key in _LISTS and isinstance(value, list):
             result[key] = [_part(inner, place, notes, depth) for inner in value]
-        elif key in ("items", "additionalProperties"):
+        elif key in ("items", "additionalProperties") and isinstance(value, dict | bool):
             result[key] = _part(value, place, notes, depth)
         elif key == "description" and isinstance(value, str):
             if text := plain(value, LONGEST_NOTE):
                 result[key] = text
-        elif key == "default" or (key in KNOWN and key not in _UNSAFE):
+        elif key == "default":
+            if _is_shown_as_it_is(value):
+                result[key] = value
+        elif key in KNOWN - _UNSAFE - _SCHEMAS and _is_shown_as_it_is(value):
             result[key] = value
         elif key not in ANNOTATIONS and not key.startswith("x-"):
             notes.append(f"{plain(place, 60) or 'arguments'}: {plain(key, 30)} is not enforced")
     return result
+
+
+def _is_shown_as_it_is(value: object) -> bool:
+    """Whether all texts in a value are short, and what people see of them is all there is."""
+    match value:
+        case str():
+            return plain(value, 100) == value
+        case list():
+            return all(map(_is_shown_as_it_is, value))
+        case dict():
+            return all(map(_is_shown_as_it_is, (*value, *value.values())))
+    return True
 
 
 def _part(value: object, place: str, notes: list[str], depth: int) -> object:
