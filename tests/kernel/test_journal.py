@@ -272,8 +272,7 @@ def test_a_text_is_there_before_it_is_written_and_after_damage_it_is_lost(tmp_pa
         event = message(journal, "hello")
         assert journal.load(event.text) == b"hello"
         journal.append(pid, [STARTED, event])
-    change(tmp_path, "UPDATE blob SET data = x'68'")
-    with closing(Journal.open(tmp_path)) as journal:
+        change(tmp_path, "UPDATE blob SET data = x'68'")
         with pytest.raises(BlobErasedError, match="lost"):
             journal.load(event.text)
         with pytest.raises(BlobErasedError, match="lost"):

@@ -206,6 +206,19 @@ def test_damaged_events_at_an_end_are_set_aside_and_said(tmp_path: Path, damage:
     assert number(file, "SELECT count(*) FROM damaged WHERE pid = 1 AND seq >= 4") == kept
 
 
+def test_a_checkpoint_of_events_that_were_set_aside_goes_with_them(tmp_path: Path) -> None:
+    with closing(Journal.open(tmp_path)) as journal:
+        pid = journal.new_pid()
+        journal.append(pid, [STARTED, *(e.Reniced(priority=n) for n in range(5))])
+    change(tmp_path, "UPDATE event SET checksum = 0 WHERE seq >= 4")
+    with closing(Journal.open(tmp_path)) as journal:
+        assert journal.state(pid).seq == 3
+        journal.append(pid, [e.Reniced(priority=9) for _ in range(3)])
+        shutil.copytree(tmp_path, tmp_path / "crashed")
+    with closing(Journal.open(tmp_path / "crashed")) as journal:
+        assert (journal.recovered, journal.state(pid).priority) == (None, 9)
+
+
 def test_a_process_of_which_no_event_is_left_is_gone_and_its_number_too(tmp_path: Path) -> None:
     with closing(Journal.open(tmp_path)) as journal:
         pid = journal.new_pid()
