@@ -174,7 +174,8 @@ class Index:
         with shelf.lock:
             gone, come = shelf.passages.put(document.kind, document.path, title, known, placed)
             self._forget(shelf, document.kind, gone)
-            self._take(shelf, shelf.passages.vectors(chunks=come))
+            if shelf.vectors is not None:
+                self._take(shelf, shelf.passages.vectors(chunks=come))
         if embed:
             self.embed(document.owner)
         return True
@@ -222,7 +223,8 @@ class Index:
                 rows = dict(zip(texts, computed.astype(np.float16), strict=True))
                 with shelf.lock:
                     shelf.passages.put_vectors(rows)
-                    self._take(shelf, shelf.passages.vectors(hashes=rows))
+                    if shelf.vectors is not None:
+                        self._take(shelf, shelf.passages.vectors(hashes=rows))
                 done += len(texts)
         return done
 
@@ -307,9 +309,8 @@ class Index:
         return shelf.vectors
 
     def _take(self, shelf: _Shelf, found: list[tuple[str, int, NDArray[np.float16]]]) -> None:
-        """Add vectors to those in memory, if these are loaded."""
-        if shelf.vectors is None:
-            return
+        """Add vectors to those in memory, which are loaded."""
+        assert shelf.vectors is not None
         for kind in {kind for kind, *_ in found}:
             rows = [(chunk, vector) for other, chunk, vector in found if other == kind]
             vectors = np.stack([vector for _, vector in rows])
