@@ -10,7 +10,7 @@ from pydantic import Field
 
 from oneiros.devices.define import device
 from oneiros.kernel.contract import Contract, Effect
-from oneiros.kernel.tools import CallContext, Json, Tool, ToolResult
+from oneiros.kernel.tools import CallContext, Json, Tool, ToolError, ToolResult
 from oneiros.memory import facts
 from oneiros.memory.disk import Disk
 from oneiros.memory.documents import read_part
@@ -42,7 +42,10 @@ def _recall(context_memory: ContextMemory) -> Tool:
         query: Annotated[str, Field(description="words of what was said")],
     ) -> ToolResult:
         """Find and quote earlier messages of this conversation that left the context."""
-        found = await asyncio.to_thread(context_memory.recall, context.pid, query, _RECALLED)
+        state = context_memory.state(context.pid)
+        if state is None:
+            raise ToolError("Only processes have a context that something can leave.")
+        found = await asyncio.to_thread(context_memory.recall, state, query, _RECALLED)
         if not found:
             return ToolResult("Nothing that was said before and left the context fits that.")
         data = [{"message": one.page_id, "text": one.text, "score": one.score} for one in found]

@@ -76,6 +76,7 @@ class ProcessState:
     title: str
     parent: int | None  # that waits for its result
     forked_from: int | None = None
+    ancestors: tuple[int, ...] = ()  # that process, the one it was forked from, and so on
     priority: int
     budget: e.Budget
     used: e.Used = e.Used()
@@ -167,11 +168,13 @@ def apply(
                 next_page=1 + max((page.id for page in event.pages), default=0),
             )
         case e.Forked() if state is None:
+            original = STATE.validate_json(load(event.state))
             return replace(
-                STATE.validate_json(load(event.state)),
+                original,
                 pid=pid,
                 seq=seq,
                 forked_from=event.parent,
+                ancestors=(event.parent, *original.ancestors),
                 children=(),
                 used=e.Used(),
                 told=frozenset(),

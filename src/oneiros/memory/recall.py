@@ -8,7 +8,7 @@ into the index.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -35,7 +35,6 @@ _REMINDED_CHARACTERS = 1_200
 _EMBEDDED = 256  # passages after an eviction: more than one evicts, and a few seconds' work
 _CANDIDATES = 24  # passages among which there may be several of one page, and other processes'
 _QUERY = 1_000  # characters of a message that are searched for
-_ANCESTORS = 64
 
 _log = logging.getLogger(__name__)
 
@@ -131,20 +130,23 @@ class ContextMemory:
 
     def erased(self, state: ProcessState, pages: tuple[Page, ...]) -> None:
         """Forget pages whose texts the user erased."""
-        for kind in map(_kind, self._family(state)):
+        for kind in map(_kind, (state.pid, *state.ancestors)):
             for page in pages:
                 self._index.remove(state.owner, kind, _path(page))
 
-    def recall(self, pid: int, query: str, limit: int = 5) -> list[Recalled]:
+    def state(self, pid: int) -> ProcessState | None:
+        """The state of a process; only the kernel's thread may ask."""
+        return self._lookup(pid)
+
+    def recall(self, state: ProcessState, query: str, limit: int = 5) -> list[Recalled]:
         """Passages of what left a process's context, those that fit a query best first.
 
         Args:
-            pid: the process.
+            state: of the process.
             query: words, or a question.
             limit: how many pages at most.
         """
-        state = self._lookup(pid)
-        return [] if state is None else self._search(state, query)[:limit]
+        return self._search(state, query)[:limit]
 
     def relevant(self, state: ProcessState, text: str) -> Reminder | None:
         """What left the context and clearly bears on a message; None: nothing does.
@@ -180,7 +182,7 @@ class ContextMemory:
         own = {_path(page): page for page in state.evicted if page.kind in SAID}
         if not own or not query.strip():
             return []
-        kinds = map(_kind, self._family(state))
+        kinds = map(_kind, (state.pid, *state.ancestors))
         found: dict[int, Recalled] = {}
         for hit in self._index.search(query, state.owner, limit=_CANDIDATES, kinds=kinds):
             page = own.get(hit.path)
@@ -189,15 +191,6 @@ class ContextMemory:
                     page.id, page.kind, hit.text, hit.score, hit.similarity, page.label
                 )
         return list(found.values())
-
-    def _family(self, state: ProcessState) -> Iterator[int]:
-        """The process and those that it may be a fork of."""
-        yield state.pid
-        for _ in range(_ANCESTORS):
-            if state.parent is None or (parent := self._lookup(state.parent)) is None:
-                return
-            state = parent
-            yield state.pid
 
     def _embed(self, owner: str) -> None:
         self._queued.discard(owner)  # first, so that what comes meanwhile is not forgotten
