@@ -155,7 +155,7 @@ async def test_what_a_client_asks_for_is_not_the_users_word(tmp_path: Path) -> N
         over_http(kernel) as address,
         Client(address) as client,
     ):
-        assert (await client.call_tool("whose", {})).content[0].text == "local ['principal:local']"
+        assert (await client.call_tool("whose", {})).content[0].text == "http ['principal:http']"
 
 
 async def test_failures_are_results_that_say_why(tmp_path: Path) -> None:

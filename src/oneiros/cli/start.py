@@ -117,11 +117,12 @@ async def _run_both(
     from oneiros.server.app import create_app
     from oneiros.server.keys import KeyRing, key_file
     from oneiros.server.lifecycle import address_of, serve
+    from oneiros.server.mcp_endpoint import McpEndpoint
     from oneiros.server.settings import Settings
     from oneiros.server.system import SystemSettings, boot
+    from oneiros.server.tool_calls import KernelCalls
 
     pool = _pool(name, settings)
-    app = create_app(pool, Settings(host="127.0.0.1", keys=KeyRing(key_file())))
     places = SystemSettings(folder=folder, files=files, address=f"{address_of(listener)}/v1")
     async with AsyncExitStack() as stack:
         with output.stderr().status(f"Loading {output.one_line(name)}"):
@@ -130,6 +131,9 @@ async def _run_both(
             system = await stack.enter_async_context(
                 boot(places, lease.language_model, local_kernel.embedder(), _end_this_process)
             )
+        tools = McpEndpoint(KernelCalls(system.kernel))
+        stack.push_async_callback(tools.close)
+        app = create_app(pool, Settings(host="127.0.0.1", keys=KeyRing(key_file())), tools)
         await serve(app, listener, lambda: _announce(system), stack.aclose)
 
 

@@ -13,6 +13,9 @@ from starlette.types import Receive, Scope, Send
 from oneiros.server.keys import LOCAL, Principal
 from oneiros.server.tool_calls import ToolCalls
 
+ANYBODY = "http"
+"""The kernel's principal for requests that need no key."""
+
 Sessions = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -62,8 +65,12 @@ class McpEndpoint:
             await self._stop.wait()
 
 
-def principal_of(scope: MutableMapping[str, Any]) -> Principal:
-    """Whose request it is, as `Authentication` found out; over stdio, whoever runs the kernel."""
+def owner_of(scope: MutableMapping[str, Any]) -> str:
+    """The kernel's principal for a request, by what `Authentication` found out.
+
+    Without keys everybody on this machine may ask, and they are not its user: they get a principal
+    of their own, with files of its own. What the user's own programs may do, they do over stdio.
+    """
     principal = scope.get("state", {}).get("principal", LOCAL)
     assert isinstance(principal, Principal)
-    return principal
+    return ANYBODY if principal == LOCAL else principal.id

@@ -18,7 +18,7 @@ from oneiros import __version__
 from oneiros.errors import OneirosError
 from oneiros.kernel.contract import Effect
 from oneiros.kernel.tools import Tool, ToolResult
-from oneiros.server.mcp_endpoint import Sessions, principal_of
+from oneiros.server.mcp_endpoint import Sessions, owner_of
 from oneiros.server.settings import LARGEST_BODY
 from oneiros.server.tool_calls import Notice, ToolCalls
 
@@ -35,7 +35,7 @@ _Context = ServerRequestContext[object, object]
 def mcp_server(calls: ToolCalls) -> Server[object]:
     """A server of the mcp package whose tools are ours, called through `calls`.
 
-    Whose call it is says the HTTP server's principal; over stdio it is `LOCAL`.
+    Whose call it is says `owner_of`; over stdio, the control socket, which is its user's alone.
     """
 
     async def list_tools(
@@ -51,7 +51,7 @@ def mcp_server(calls: ToolCalls) -> Server[object]:
     async def call_tool(
         context: _Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult:
-        owner = principal_of(getattr(context.request, "scope", {})).id
+        owner = owner_of(getattr(context.request, "scope", {}))
         notices = 0
         try:
             async with aclosing(calls.call(owner, params.name, params.arguments or {})) as steps:
@@ -97,7 +97,7 @@ async def http_sessions(server: Server[object]) -> AsyncIterator[Sessions]:
     )
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        token = AccessToken(token="", client_id=principal_of(scope).id, scopes=[])
+        token = AccessToken(token="", client_id=owner_of(scope), scopes=[])
         scope = {**scope, "user": AuthenticatedUser(token)}
         await manager.handle_request(scope, receive, send)
 
