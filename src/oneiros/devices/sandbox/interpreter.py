@@ -15,6 +15,7 @@ from oneiros.devices.sandbox.mechanism import PROGRAMS, Mechanism
 from oneiros.devices.sandbox.place import Place
 
 _LONGEST = 4 << 20  # bytes of a reply
+_MOMENT = 0.5  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +58,39 @@ class Interpreter:
         Cancelled, the interpreter is ended as well.
         """
         self._confined.go()
+        try:
+            reply, timed_out = await self._answer(code)
+            if reply is not None and await self._confined.pause():
+                output = self._confined.take_output().text()
+                return Reply(output, reply["value"], reply["error"], tuple(reply["figures"]))
+        except asyncio.CancelledError:
+            await self.end()
+            raise
+        ended = await self.end()
+        if timed_out:
+            ended = Ended("time", ended.status)
+        return Reply(self._confined.take_output().text(), ended=ended)
+
+    async def _answer(self, code: str) -> tuple[dict[str, Any] | None, bool]:
+        """The interpreter's reply, if there is one; else whether it took too long."""
         exchange = asyncio.ensure_future(self._exchange(code))
         ended = asyncio.ensure_future(self._confined.ended())
         try:
-            await asyncio.wait(
+            done, _ = await asyncio.wait(
                 {exchange, ended},
                 timeout=self._confined.limits.seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-        except asyncio.CancelledError:
-            await self.end()
-            raise
+            if exchange in done and (exchange.exception() or exchange.result() is None):
+                # Its socket closes a moment before it has ended.
+                await asyncio.wait({ended}, timeout=_MOMENT)
         finally:
             for task in (exchange, ended):
                 task.cancel()
             await asyncio.wait({exchange, ended})
-        reply = None if exchange.cancelled() or exchange.exception() else exchange.result()
-        if reply is None or not await self._confined.pause():
-            timed_out = exchange.cancelled() and ended.cancelled()
-            end = await self.end()
-            if timed_out:
-                end = Ended("time", end.status)
-            return Reply(self._confined.take_output().text(), ended=end)
-        output = self._confined.take_output().text()
-        return Reply(output, reply["value"], reply["error"], tuple(reply["figures"]))
+        if exchange not in done or isinstance(exchange.exception(), OSError):
+            return None, not done
+        return exchange.result(), False
 
     async def end(self) -> Ended:
         """End it, with all that it started."""

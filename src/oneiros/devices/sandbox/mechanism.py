@@ -204,7 +204,8 @@ def _tasks_that_count(mechanism: Mechanism, place: Place) -> int:
 
 def _bubblewrap(place: Place) -> list[str]:
     """Bubblewrap with its arguments, as far as the command."""
-    arguments = ["bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"]
+    program = shutil.which("bwrap") or "bwrap"
+    arguments = [program, "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"]
     arguments += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     arguments += ["--unshare-cgroup-try"]
     if place.user is None:
