@@ -25,7 +25,7 @@ help: ## show this list
 run: setup ## set up what is missing and chat with the default model
 	@$(BIN)/oneiros chat
 
-setup: $(STAMPS)/package kernels model ## environment, dependencies, C kernels, default models
+setup: $(STAMPS)/package $(STAMPS)/sandbox kernels model ## environment, dependencies, C kernels, default models
 
 dev: setup $(STAMPS)/dev $(STAMPS)/train $(MCP_SERVERS)/stamp
 
@@ -71,6 +71,10 @@ clean: ## remove what was built and installed here (models stay)
 $(STAMPS)/venv:
 	@PYTHON="$(PYTHON)" sh requirements/make-venv.sh $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/sandbox: $(STAMPS)/venv requirements/install-bubblewrap.sh
+	@sh requirements/install-bubblewrap.sh
+	@touch $@
 
 $(STAMPS)/runtime: $(STAMPS)/venv requirements/build.txt requirements/runtime.txt
 	@echo "Installing the locked dependencies"
