@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -20,6 +21,7 @@ _HITS = 5
 # Passages embedded before a search, at most: what was just written. A folder that was never indexed
 # is found by its words, and embedded in the background.
 _EMBEDDED = 32
+_SECONDS = 5.0  # for finding what changed, likewise
 
 
 def find(disks: Callable[[str], Disk], index: Index) -> Tool:
@@ -38,7 +40,9 @@ def find(disks: Callable[[str], Disk], index: Index) -> Tool:
         """Search the user's files: documents, notes, code. Brings passages with file and place."""
 
         def search() -> ToolResult:
-            sync_disk(index, disks(context.owner), embed=False)
+            end = time.monotonic() + _SECONDS
+            disk = disks(context.owner)
+            sync_disk(index, disk, embed=False, stopped=lambda: time.monotonic() > end)
             index.embed(context.owner, limit=_EMBEDDED)
             hits = index.search(query, context.owner, limit=_HITS, kinds=[FILE])
             if not hits:

@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -154,10 +154,13 @@ class Disk:
             return tree.entries(root, split_path(path))
 
     def walk(self, path: str = "") -> Iterator[Entry]:
-        """All files in a folder and those in it; no links are followed, none is an entry."""
-        for entry in self.list(path):
+        """All files in a folder and those in it; folders that cannot be opened are passed over."""
+        pending = self.list(path)[::-1]
+        while pending:
+            entry = pending.pop()
             if entry.kind == "folder":
-                yield from self.walk(entry.path)
+                with suppress(DiskError):
+                    pending += self.list(entry.path)[::-1]
             elif entry.kind == "file":
                 yield entry
 
