@@ -67,7 +67,7 @@ def checkpoints_every(events: int) -> Iterator[None]:
         yield
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(histories(), st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 20))
 def test_a_state_is_the_fold_of_all_events_whatever_checkpoints_there_are(
     history: History, sizes: list[int], interval: int
@@ -83,7 +83,7 @@ def test_a_state_is_the_fold_of_all_events_whatever_checkpoints_there_are(
             assert all(journal.load(blob) == data for blob, data in history.blobs.items())
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(histories(pid=1), histories(pid=2), st.randoms(use_true_random=False))
 def test_each_of_two_interleaved_processes_is_as_if_alone(
     one: History, other: History, random: Random
@@ -252,7 +252,7 @@ def test_erasing_a_process_keeps_texts_that_others_use(journal: Journal) -> None
     assert journal.state(one) == folded(journal, one)
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(histories(most=80))
 def test_what_a_live_process_has_under_way_is_not_erased(history: History) -> None:
     with TemporaryDirectory() as folder, closing(Journal.open(Path(folder))) as journal:
