@@ -115,6 +115,15 @@ def test_a_timer_set_while_others_wait_goes_off_first(tmp_path: Path) -> None:
     assert asyncio.run(go()) == "soon"
 
 
+def test_a_timer_that_cannot_be_kept_is_not_set(tmp_path: Path) -> None:
+    async def deliver(pid: int, text: str, label: Label) -> None: ...
+
+    timers = Timers(tmp_path / "nowhere" / "timers.json", deliver, lambda: NOW)
+    with pytest.raises(OneirosError, match="cannot be written"):
+        timers.set(Timer("a", 1, NOW + 10, "x", Label()))
+    assert timers.of(1) == []
+
+
 def test_timers_have_a_limit_and_their_file_may_be_damaged(tmp_path: Path) -> None:
     async def deliver(pid: int, text: str, label: Label) -> None: ...
 

@@ -19,6 +19,7 @@ from oneiros.errors import OneirosError, ProcessError
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.label import Label
 from oneiros.kernel.tools import CallContext, Tool, ToolError, ToolResult, Wake
+from oneiros.model.replacement import replacing_file
 
 _log = logging.getLogger(__name__)
 
@@ -82,11 +83,21 @@ class Timers:
         return sorted((t for t in self._timers.values() if t.pid == pid), key=lambda t: t.at)
 
     def set(self, timer: Timer) -> None:
-        """Set a timer, on disk when this returns. Raises ToolError: the process has too many."""
+        """Set a timer, which is on disk when this returns.
+
+        Raises:
+            ToolError: the process has too many.
+            OneirosError: the file cannot be written.
+        """
         if timer.call_id not in self._timers and len(self.of(timer.pid)) >= MOST_TIMERS:
             raise ToolError(f"This process has {MOST_TIMERS} timers; wait for one of them first.")
+        before = dict(self._timers)
         self._timers[timer.call_id] = timer
-        self._write()
+        try:
+            self._write()
+        except OneirosError:
+            self._timers = before
+            raise
         self._changed.set()
 
     async def run(self) -> None:
@@ -109,12 +120,14 @@ class Timers:
         except ProcessError as error:
             _log.info("A timer has nobody to go off for: %s", error)
         self._timers.pop(timer.call_id, None)
-        self._write()
+        try:
+            self._write()
+        except OneirosError as error:
+            _log.error("A timer that went off may do so again after a restart: %s", error)
 
     def _write(self) -> None:
-        temporary = self._path.with_suffix(".new")
-        temporary.write_bytes(_TIMERS.dump_json(list(self._timers.values())))
-        temporary.replace(self._path)
+        with replacing_file(self._path) as file:
+            file.write(_TIMERS.dump_json(list(self._timers.values())))
 
 
 def clock(timers: Timers | None = None, now: Callable[[], float] = time.time) -> list[Tool]:

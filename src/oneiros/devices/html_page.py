@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
 # Shorter pages are shown whole: what is no main text in them costs little, and may be wanted.
 SHORT: Final = 3_000  # characters
+# Longer ones too: looking for the main text of a book takes longer than anybody waits.
+LONG: Final = 200_000  # characters
 _PREFIXES: Final = {"li": "- ", "td": " | ", "th": " | "}
 _MARK: Final = "https://link.invalid/"  # links are numbered before the main text is looked for
 _MARKED: Final = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(https://link\.invalid/(\d+)\)")
@@ -53,7 +54,7 @@ def readable(html: str, url: str, *, whole: bool = False) -> Readable:
     Args:
         html: the page.
         url: its address, which its links may be relative to.
-        whole: with menus and footers, where it is long enough to leave them out.
+        whole: with menus and footers, where they would be left out.
 
     Raises:
         ToolError: there is nothing in it.
@@ -68,8 +69,10 @@ def readable(html: str, url: str, *, whole: bool = False) -> Readable:
         raise ToolError(f"{url}: the page is empty.") from error
     title = _line(root.findtext(".//title") or "")
     links = _number_links(root, url)
-    everything = _tidy("".join(_pieces(root)))
-    if whole or len(everything) <= SHORT:
+    pieces: list[str] = []
+    _add_text(pieces, root)
+    everything = _tidy("".join(pieces))
+    if whole or not SHORT < len(everything) <= LONG:
         return Readable(title, everything, links, False)
     import trafilatura
 
@@ -120,33 +123,33 @@ _FORMATTED: Final = str.maketrans("\n ", "\v\x1f")
 _UNFORMATTED: Final = str.maketrans("\v\x1f", "\n ")
 
 
-def _pieces(element: HtmlElement) -> Iterator[str]:
-    """The text of an element and after it, with breaks around blocks."""
+def _add_text(pieces: list[str], element: HtmlElement) -> None:
+    """Add the text of an element and after it, with breaks around blocks."""
     name = element.tag if isinstance(element.tag, str) else ""
     if name and name not in _SKIPPED and element.get("hidden") is None:
-        yield from _inside(element, name)
-    yield _spaced(element.tail)
+        _add_inside(pieces, element, name)
+    pieces.append(_spaced(element.tail))
 
 
-def _inside(element: HtmlElement, name: str) -> Iterator[str]:
+def _add_inside(pieces: list[str], element: HtmlElement, name: str) -> None:
     heading = re.fullmatch("h[1-6]", name)
     apart = _GAP if heading or name in ("p", "table", "ul", "ol", "pre", "dl") else ""
     around = _BREAK + apart if name in _BLOCKS else ""
-    yield around
+    pieces.append(around)
     if name == "pre":
-        yield f"```\n{element.text_content()}\n```".translate(_FORMATTED) + around
+        pieces.append(f"```\n{element.text_content()}\n```".translate(_FORMATTED) + around)
         return
-    yield f"{'#' * int(name[1])} " if heading else _PREFIXES.get(name, "")
-    yield _spaced(element.text)
+    pieces.append(f"{'#' * int(name[1])} " if heading else _PREFIXES.get(name, ""))
+    pieces.append(_spaced(element.text))
     for child in element:
-        yield from _pieces(child)
+        _add_text(pieces, child)
     if name == "a" and (element.get("href") or "").startswith(_MARK):
-        yield f" [{element.get('href').removeprefix(_MARK)}]"
+        pieces.append(f" [{element.get('href').removeprefix(_MARK)}]")
     elif name == "img" and element.get("alt"):
-        yield f" (image: {_line(element.get('alt'))}) "
+        pieces.append(f" (image: {_line(element.get('alt'))}) ")
     elif name == "tr":
-        yield " |"
-    yield around
+        pieces.append(" |")
+    pieces.append(around)
 
 
 def _spaced(text: str | None) -> str:

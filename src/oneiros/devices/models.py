@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -92,14 +92,13 @@ def _ask(other: OtherModel) -> Tool:
 
     if not other.about:
         return ask
-    from dataclasses import replace
-
     return replace(ask, description=f"{ask.description} {other.name}: {other.about}")
 
 
 async def _reply(conversation: RemoteConversation) -> Completed:
     options = ConversationOptions(
-        sampling=SamplingOptions(max_tokens=_MOST_TOKENS), timeout=_DEADLINE
+        sampling=SamplingOptions(max_tokens=_MOST_TOKENS),
+        timeout=_DEADLINE - 10,  # in time to say so
     )
     try:
         async with aclosing(conversation.generate(options)) as events:
