@@ -13,6 +13,7 @@ from oneiros.apps.agent import Agent, offered_tools
 from oneiros.kernel import events as e
 from oneiros.kernel.program import Call, Exit, Generate, Note, Receive
 from oneiros.memory.pages import PageKind
+from oneiros.model.answer_calls import ANSWER_NAME
 from oneiros.model.chat_format import Message
 from tests.apps.driver import Driver, Reply, tool
 
@@ -110,7 +111,7 @@ def test_a_written_call_that_cannot_be_made_is_asked_for_again(arguments: str) -
     )
     driver.run()
     generations = [action for action in driver.actions if isinstance(action, Generate)]
-    assert [one.tool_choice for one in generations] == ["auto", "add", "auto"]
+    assert [one.tool_choice for one in generations] == ["auto", "add", "required"]
     assert driver.calls == [("add", "{}")]
 
 
@@ -242,6 +243,31 @@ def test_a_person_who_writes_meanwhile_is_read_before_the_next_reply() -> None:
     assert contents[-2:] == ["Only the red ones.", "Three."]
 
 
+def test_a_model_that_writes_its_calls_as_text_has_to_call_from_then_on() -> None:
+    driver = asked(Reply('{"name": "add", "arguments": {}}'), calls("look"), Reply("Three."))
+    driver.run()
+    first, *others = [action for action in driver.actions if isinstance(action, Generate)]
+    assert (first.tool_choice, first.parallel) == ("auto", True)
+    for one in others:
+        assert one.tools == (*first.tools, ANSWER_NAME)
+        assert (one.tool_choice, one.parallel) == ("required", False)
+    assert driver.answer == "Three."
+
+
+def test_a_model_that_is_known_for_it_has_to_call_at_once() -> None:
+    driver = asked(calls("add"), Reply("Three."), agent=Agent(guided=frozenset({"scripted"})))
+    driver.step()
+    action = driver.step()
+    assert isinstance(action, Generate)
+    assert action.tool_choice == "required"
+    assert action.tools[-1] == ANSWER_NAME
+    driver.step()
+    driver.tell()
+    driver.run()
+    account = [one for one in driver.actions if isinstance(one, Generate)][-1]
+    assert (account.tools, account.tool_choice) == (action.tools, ANSWER_NAME)
+
+
 # Random models and kernels. Whatever they do, the loop keeps its laws.
 
 ARGUMENTS = st.sampled_from(["{}", '{"x": "1"}', '{"x": 2}', "no JSON"])
@@ -296,9 +322,9 @@ def test_laws_of_the_loop(history: list[tuple[list[str], Reply]], parent: int | 
             pages = driver.state.next_page
             assert pages > generated_at, "two replies without a new page between them"
             generated_at = pages
-            assert set(action.tools) <= {one.name for one in TOOLS}
+            assert set(action.tools) <= {one.name for one in TOOLS} | {ANSWER_NAME}
             if driver.state.told:
-                assert action.tool_choice == "none"
+                assert action.tool_choice in ("none", ANSWER_NAME)
         if isinstance(action, Call):
             assert action.requests
         waits = isinstance(action, Receive) and not driver.state.inbox

@@ -18,6 +18,7 @@ from oneiros.apps.written_calls import begins_call
 from oneiros.kernel.program import Action, Call, Exit, Generate, Note, Receive, View
 from oneiros.kernel.state import ProcessState
 from oneiros.memory.pages import PageKind
+from oneiros.model.answer_calls import ANSWER_NAME
 from oneiros.model.tool_call_parser import OPENING
 
 _RECOUNTED = 8  # calls that an account without a model names
@@ -32,6 +33,9 @@ class Agent:
     parent ends with it.
     """
 
+    # Models that call and answer well when each reply has to be a call, and badly when it may be;
+    # others are guided so after their first call that was written as text.
+    guided: frozenset[str] = frozenset({"qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"})
     most_rounds: int = 50  # of calls, for one message
     most_retries: int = 2  # of replies that failed, were empty or cut, in a turn
     account_tokens: int = 256  # that a process may take to say how far it got
@@ -50,7 +54,7 @@ class Agent:
         accounting = turn.count(Notice.ACCOUNT) > 0
         last, fresh = turn.last, not turn.latest_notices
         if accounting:
-            return self._account(state, turn)
+            return self._account(view, turn)
         if last is not None and last.unanswered:
             return Call(requests=last.unanswered)
         if (missing := _missing(state, turn)) > 0:
@@ -69,13 +73,23 @@ class Agent:
             return Note(text=why)
         return self._generate(view, turn)
 
-    def _generate(self, view: View, turn: Turn) -> Generate:
+    def _generate(self, view: View, turn: Turn, *, account: bool = False) -> Generate:
         tools = offered_tools(view)
+        limit = self.account_tokens if account else None
+        guided = view.state.model in self.guided or any(one.written for one in turn.rounds)
+        if guided and tools:
+            # The same tools for the account: others would cost the whole prefix.
+            tools, choice = (*tools, ANSWER_NAME), ANSWER_NAME if account else "required"
+        elif account:
+            return Generate(tool_choice="none", max_tokens=limit)
+        else:
+            choice = "auto"
         malformed = turn.last.malformed if turn.last is not None else None
-        if malformed is not None:
-            tools = tools if malformed in tools else (*tools, malformed)
-            return Generate(tools=tools, tool_choice=malformed, parallel=False)
-        return Generate(tools=tools)
+        if malformed is not None and not account:
+            tools, choice = tuple(dict.fromkeys((*tools, malformed))), malformed
+        return Generate(
+            tools=tools, tool_choice=choice, parallel=choice == "auto", max_tokens=limit
+        )
 
     def _reason_to_stop(self, state: ProcessState, turn: Turn) -> str | None:
         """A notice to give before the model may go on; None: it may."""
@@ -90,11 +104,12 @@ class Agent:
             return prompts.account("you repeat yourself")
         return prompts.repeats(what)
 
-    def _account(self, state: ProcessState, turn: Turn) -> Action:
+    def _account(self, view: View, turn: Turn) -> Action:
         """Ask for the account, or end with it."""
+        state = view.state
         given = Notice.ACCOUNT not in turn.latest_notices
         if not given and _missing(state, turn) <= 0:
-            return Generate(tool_choice="none", max_tokens=self.account_tokens)
+            return self._generate(view, turn, account=True)
         said = turn.last.text.strip() if given and turn.last is not None else ""
         return Receive() if said and _goes_on(state) else _given_up(state, said or _recounted(turn))
 

@@ -24,8 +24,8 @@ FEW = 4
 MOST_PER_REQUEST = 5
 """That one message adds, beside those that they hand over to."""
 
-# Shown to every request: what small models get wrong by themselves, and can do with one argument.
-CORE = ("calculator",)
+# Shown to every request: it can do what no other tool can.
+CORE = ("python",)
 
 # Whoever has the first will need the others: their arguments or results are about the same things.
 HAND_OFFS: Mapping[str, tuple[str, ...]] = {

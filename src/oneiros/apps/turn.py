@@ -20,6 +20,7 @@ class Round:
     text: str
     requests: tuple[ToolRequest, ...] = ()
     results: Mapping[str | None, str] = field(default_factory=dict)  # by the calls' ids
+    written: bool = False  # whether its calls, or what should have been one, are in its text
     malformed: str | None = None  # the tool of a call that cannot be carried out
     notices: tuple[Notice, ...] = ()  # of the agent, after it
 
@@ -106,14 +107,14 @@ def _round(page: Page, view: View) -> Round:
     written = written_calls(text, {tool.name for tool in view.tools})
     malformed = next((call.tool for call in written if not _fits(call, view)), None)
     if malformed is not None:
-        return Round(text=text, malformed=malformed)
+        return Round(text=text, written=True, malformed=malformed)
     requests = tuple(
         ToolRequest(
             tool=call.tool, arguments=call.arguments or "{}", model_call=f"written-{page.id}-{n}"
         )
         for n, call in enumerate(written)
     )
-    return Round(text=text, requests=requests)
+    return Round(text=text, requests=requests, written=bool(requests))
 
 
 def _requests(calls: Sequence[Mapping[str, object]]) -> tuple[ToolRequest, ...]:

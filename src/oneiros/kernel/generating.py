@@ -28,6 +28,7 @@ from oneiros.memory.context import (
     summary_in,
 )
 from oneiros.memory.pages import PageKind
+from oneiros.model.answer_calls import ANSWER, ANSWER_NAME
 from oneiros.model.chat_format import GeneratedReply, Message
 
 if TYPE_CHECKING:
@@ -169,8 +170,8 @@ def _evict(process: Process, gone: tuple[int, ...]) -> None:
 def _tools(process: Process, action: Generate) -> tuple[Mapping[str, object], ...]:
     if action.tool_choice == "none":
         return ()
-    offered = {tool.name: tool for tool in process.texts.tools}
-    return tuple(offered[name].openai() for name in action.tools if name in offered)
+    offered = {ANSWER_NAME: ANSWER} | {tool.name: tool.openai() for tool in process.texts.tools}
+    return tuple(offered[name] for name in action.tools if name in offered)
 
 
 def _limit(process: Process, action: Generate) -> int:

@@ -23,7 +23,7 @@ class Generate:
     """Have the model answer what is in the context."""
 
     kind: Literal["generate"] = "generate"
-    tools: tuple[str, ...] = ()  # that it may call
+    tools: tuple[str, ...] = ()  # that it may call; "answer": a call that is a text, if no tool
     tool_choice: str = "auto"  # "required", "none", or a tool's name
     parallel: bool = True  # whether it may make several calls at once
     schema: str | None = None  # JSON schema, as text, that the reply matches

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from oneiros.errors import ConstraintError
+from oneiros.model.answer_calls import ANSWER, AnswerParser
 from oneiros.model.json_schema import enforceable_schema
 from oneiros.model.tool_call_parser import (
     CLOSING,
@@ -71,11 +72,13 @@ class ToolCallFormat:
         """A parser of one reply.
 
         Args:
-            tools: a call of another one is text. None: any name is a call.
+            tools: a call of another one is text, and so is what a call of `ANSWER` holds. None:
+                any name is a call.
             constrained: the reply follows `grammar`, so that arguments come out as they are made.
             new_id: makes ids of calls.
         """
-        return ToolCallParser(
+        kind = AnswerParser if ANSWER in (tools or ()) else ToolCallParser
+        return kind(
             self.name,
             reasoning=self.reasoning,
             names=None if tools is None else {str(_function(tool)["name"]) for tool in tools},
