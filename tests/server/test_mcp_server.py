@@ -56,7 +56,7 @@ async def hang(arguments: Mapping[str, Any], context: CallContext) -> ToolResult
     raise AssertionError
 
 
-async def send(arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
+async def mail(arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
     return ToolResult("sent")
 
 
@@ -74,7 +74,8 @@ TOOLS = (
     tool("whose", whose),
     tool("fail", fail),
     tool("hang", hang),
-    tool("send", send, Effect.SEND),
+    tool("mail", mail, Effect.SEND),
+    tool("receive", hang),
 )
 
 
@@ -116,22 +117,31 @@ async def over_stdio(kernel: Kernel, folder: Path) -> AsyncIterator[StdioServerP
         await control.close()
 
 
-@pytest.mark.parametrize("mode", MODES)
-async def test_tools_over_http(tmp_path: Path, mode: str) -> None:
-    async with (
-        kernel_in(tmp_path) as kernel,
-        over_http(kernel) as address,
-        Client(address, mode=mode) as client,
-    ):
-        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert set(tools) == {"add", "whose", "fail", "hang", "send"}
-        assert tools["add"].input_schema["properties"]["a"] == NUMBER
-        assert tools["add"].annotations.read_only_hint is True
-        assert tools["send"].annotations.read_only_hint is False
-        result = await client.call_tool("add", {"a": 2, "b": 3})
-        assert result.content[0].text == "5"
-        assert result.structured_content == {"sum": 5}
-        assert not result.is_error
+async def test_tools_over_http(tmp_path: Path) -> None:
+    failures: list[tuple[str, dict[str, object], str]] = [
+        ("fail", {}, "refill it"),
+        ("add", {"a": 2}, "'b' is a required property"),
+        ("nothing", {}, 'no tool "nothing"'),
+        ("receive", {}, "may not use receive"),
+    ]
+    async with kernel_in(tmp_path) as kernel, over_http(kernel) as address:
+        for mode in MODES:
+            async with Client(address, mode=mode) as client:
+                tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+                assert set(tools) == {"add", "whose", "fail", "hang", "mail"}
+                assert tools["add"].input_schema["properties"]["a"] == NUMBER
+                assert tools["add"].annotations.read_only_hint is True
+                assert tools["mail"].annotations.read_only_hint is False
+                result = await client.call_tool("add", {"a": 2, "b": 3})
+                assert (result.content[0].text, result.is_error) == ("5", False)
+                assert result.structured_content == {"sum": 5}
+                # What a client asks for is not the user's word, and who needs no key is not the
+                # user.
+                whose = await client.call_tool("whose", {})
+                assert whose.content[0].text == "http ['principal:http']"
+                for tool, arguments, said in failures:
+                    failed = await client.call_tool(tool, arguments)
+                    assert failed.is_error and said in failed.content[0].text
 
 
 @pytest.mark.parametrize("mode", [MODES[0], pytest.param(MODES[1], marks=pytest.mark.long)])
@@ -149,66 +159,35 @@ async def test_tools_over_stdio(tmp_path: Path, mode: str) -> None:
         await until(kernel, lambda: not kernel.processes())
 
 
-async def test_what_a_client_asks_for_is_not_the_users_word(tmp_path: Path) -> None:
-    async with (
-        kernel_in(tmp_path) as kernel,
-        over_http(kernel) as address,
-        Client(address) as client,
-    ):
-        assert (await client.call_tool("whose", {})).content[0].text == "http ['principal:http']"
-
-
-async def test_failures_are_results_that_say_why(tmp_path: Path) -> None:
-    failures: list[tuple[str, dict[str, object], str]] = [
-        ("fail", {}, "refill it"),
-        ("add", {"a": 2}, "'b' is a required property"),
-        ("nothing", {}, 'no tool "nothing"'),
-    ]
-    async with (
-        kernel_in(tmp_path) as kernel,
-        over_http(kernel) as address,
-        Client(address) as client,
-    ):
-        for tool, arguments, said in failures:
-            result = await client.call_tool(tool, arguments)
-            assert result.is_error and said in result.content[0].text
-
-
-@pytest.mark.parametrize(("mode", "allow"), [(MODES[0], True), (MODES[1], False)])
-async def test_a_call_with_an_effect_waits_for_a_person(
-    tmp_path: Path, mode: str, allow: bool
-) -> None:
+async def test_a_call_with_an_effect_waits_for_a_person(tmp_path: Path) -> None:
     heard: list[str | None] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
         heard.append(message)
 
-    async with (
-        kernel_in(tmp_path) as kernel,
-        over_http(kernel) as address,
-        Client(address, mode=mode) as client,
-    ):
-        call = asyncio.create_task(client.call_tool("send", {}, progress_callback=hear))
-        await until(kernel, lambda: bool(heard and kernel.questions()))
-        assert "Allow it?" in str(heard[0])
-        await kernel.answer(kernel.questions()[0].call_id, allow=allow)
-        result = await call
-        assert result.is_error is not allow
-        assert result.content[0].text == "sent" or "said no" in result.content[0].text
+    async with kernel_in(tmp_path) as kernel, over_http(kernel) as address:
+        for mode, allow in zip(MODES, (True, False), strict=True):
+            heard.clear()
+            async with Client(address, mode=mode) as client:
+                call = asyncio.create_task(client.call_tool("mail", {}, progress_callback=hear))
+                await until(kernel, lambda: bool(heard and kernel.questions()))
+                assert "Allow it?" in str(heard[0])
+                await kernel.answer(kernel.questions()[0].call_id, allow=allow)
+                result = await call
+                assert result.is_error is not allow
+                assert ("sent" if allow else "said no") in result.content[0].text
 
 
-@pytest.mark.parametrize("mode", MODES)
-async def test_a_cancelled_call_is_over_in_the_kernel_too(tmp_path: Path, mode: str) -> None:
-    async with (
-        kernel_in(tmp_path) as kernel,
-        over_http(kernel) as address,
-        Client(address, mode=mode) as client,
-    ):
-        call = asyncio.create_task(client.call_tool("hang", {}))
-        await until(kernel, lambda: any(state.calls for state in kernel.processes()))
-        call.cancel()
-        await until(kernel, lambda: not kernel.processes())
-        assert [state.end.status for state in kernel.processes(ended=True)] == ["killed"]
+async def test_a_cancelled_call_is_over_in_the_kernel_too(tmp_path: Path) -> None:
+    async with kernel_in(tmp_path) as kernel, over_http(kernel) as address:
+        for mode in MODES:
+            async with Client(address, mode=mode) as client:
+                call = asyncio.create_task(client.call_tool("hang", {}))
+                await until(kernel, lambda: any(state.calls for state in kernel.processes()))
+                call.cancel()
+                await until(kernel, lambda: not kernel.processes())
+        ends = [state.end for state in kernel.processes(ended=True)]
+        assert [end.status for end in ends if end] == ["killed", "killed"]
 
 
 async def test_keys_hosts_and_origins_are_checked_as_for_the_rest(tmp_path: Path) -> None:

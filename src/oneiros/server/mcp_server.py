@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -101,6 +102,8 @@ async def http_sessions(server: Server[object]) -> AsyncIterator[Sessions]:
         scope = {**scope, "user": AuthenticatedUser(token)}
         await manager.handle_request(scope, receive, send)
 
+    # It tells of its own beginning and end as if they were the server's.
+    logging.getLogger("mcp.server.streamable_http_manager").setLevel(logging.WARNING)
     async with manager.run():
         yield answer
 

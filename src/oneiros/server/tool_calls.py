@@ -23,6 +23,11 @@ from oneiros.kernel.tools import Json, Tool, ToolError, ToolResult
 from oneiros.memory.pages import Page
 from oneiros.model.chat_format import Message
 
+OF_A_PROCESS = frozenset(
+    {"spawn", "wait", "send", "receive", "sleep", "set_timer", "recall", "read_document"}
+)
+"""Tools that mean something only to a process that lives on after the call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -73,28 +78,19 @@ class KernelPort(Protocol):
 class KernelCalls:
     """Calls through the kernel in this process: policy, journal and permission questions apply."""
 
-    def __init__(self, kernel: KernelPort, capabilities: frozenset[str] = frozenset({"*"})) -> None:
-        """Use a kernel that knows the program `OneCall` by its NAME.
-
-        Args:
-            kernel: the kernel.
-            capabilities: of the processes that make the calls.
-        """
+    def __init__(self, kernel: KernelPort) -> None:
+        """Use a kernel that knows the program `OneCall` by its NAME."""
         self._kernel = kernel
-        self._capabilities = capabilities
         self._killing: set[asyncio.Task[None]] = set()
 
     async def tools(self) -> Sequence[Tool]:
-        return [
-            tool
-            for tool in self._kernel.tools()
-            if "*" in self._capabilities or tool.capability in self._capabilities
-        ]
+        return [tool for tool in self._kernel.tools() if tool.name not in OF_A_PROCESS]
 
     async def call(
         self, owner: str, tool: str, arguments: Json
     ) -> AsyncGenerator[Notice | ToolResult, None]:
         kernel = self._kernel
+        capabilities = frozenset(tool.capability for tool in await self.tools())
         pid = await kernel.start(
             ProcessSpec(
                 owner=owner,
@@ -102,7 +98,7 @@ class KernelCalls:
                 app="mcp",
                 title=tool,
                 system="",
-                capabilities=self._capabilities,
+                capabilities=capabilities,
             )
         )
         # What a client asks for was written by a model, or by whoever wrote what the model read.
