@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,8 @@ def test_top_and_strace_follow_a_process(running: Running, terminal: Callable[..
     trace = terminal("strace", str(pid))
     top = terminal("top", "--interval", "0.1")
     top.expect("watched")
+    while not running.kernel.watchers:  # strace takes its time to start
+        time.sleep(0.01)
     running.run(running.kernel.send(pid, "hi"))
     trace.expect('generate(prompt=20, cached=12) = 5 tokens, stop: "You said: hi"')
     top.type("q")

@@ -85,11 +85,11 @@ def share(process: Process, part: str) -> str:
 
 
 def label_summary(process: Process) -> str:
-    """Untrusted origins of what a process has read, and its readers where not everybody may be."""
+    """Untrusted origins of what a process has read; its readers, if not the owner or everybody."""
     origins = process["untrusted_origins"]
     text = ", ".join(origins[:_ORIGINS]) or "-"
     if len(origins) > _ORIGINS:
         text += f" and {len(origins) - _ORIGINS} more"
-    if process["readers"] is not None:
+    if process["readers"] not in (None, [process["owner"]]):
         text += f" · only for {', '.join(process['readers']) or 'nobody'}"
     return text

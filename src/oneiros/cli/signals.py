@@ -85,7 +85,7 @@ def budget(
     for part, used in process["used"].items():
         limit = process["budget"][part]
         shown = "no limit" if limit is None else f"of {limit:,}"
-        print(f"{part:<8} {used:>12,.10g} {shown}")
+        print(f"{part:<8} {round(used, 4):>12,} {shown}")
 
 
 def fork(pid: kernel.Pid, json: options.Json = False) -> None:

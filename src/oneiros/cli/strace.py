@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,42 +37,68 @@ def command(
 async def _trace(
     client: AsyncControlClient, pid: int, *, follow: bool, past: bool, as_json: bool
 ) -> None:
-    from oneiros.cli.event_lines import LONGEST, SystemCalls
+    from oneiros.cli.event_lines import SystemCalls
 
     calls = SystemCalls()
     following: set[int] = set()
 
+    def show(view: Mapping[str, Any]) -> None:
+        for call in calls.take(view):
+            _show(call, as_json, follow)
+
     async def look(group: asyncio.TaskGroup, pid: int, after: int | None) -> None:
-        stream = client.stream("watch", pid=pid, after=after, longest=LONGEST)
-        async with aclosing(stream) as events:
+        following.add(pid)
+        async with aclosing(_events(client, pid, after)) as events:
             async for view in events:
-                for call in calls.take(view):
-                    _show(call, as_json, follow)
+                show(view)
                 event = view["event"]
-                if follow and event["kind"] == "child-started":
-                    begin(group, event["child"], 0)
+                if follow and event["kind"] == "child-started" and event["child"] not in following:
+                    group.create_task(look(group, event["child"], 0))
                 if event["kind"] == "ended":
                     return
 
-    def begin(group: asyncio.TaskGroup, pid: int, after: int | None) -> None:
-        if pid not in following:
-            following.add(pid)
-            group.create_task(look(group, pid, after))
-
-    processes = {one["pid"]: one for one in await client.call("processes", ended=True)}
-    first = await client.call("process", pid=pid)
-    ended = first["end"] is not None
+    family = await _family(client, pid) if follow else [await client.call("process", pid=pid)]
+    if past or family[0]["end"] is not None:
+        for view in await _past(client, family):
+            show(view)
     try:
         async with asyncio.TaskGroup() as group:
-            begin(group, pid, 0 if past or ended else None)
-            waiting = list(first["children"]) if follow else []
-            while waiting:
-                child: dict[str, Any] = processes[waiting.pop()]
-                waiting += child["children"]
-                if child["end"] is None or past:
-                    begin(group, child["pid"], 0 if past else None)
+            for process in family:
+                if process["end"] is None:
+                    group.create_task(look(group, process["pid"], process["events"]))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
+
+
+async def _family(client: AsyncControlClient, pid: int) -> list[dict[str, Any]]:
+    """A process and all below it."""
+    family = [await client.call("process", pid=pid)]
+    processes = {one["pid"]: one for one in await client.call("processes", ended=True)}
+    for process in family:
+        family += [processes[child] for child in process["children"] if child in processes]
+    return family
+
+
+async def _past(
+    client: AsyncControlClient, processes: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What processes did until they were looked at, in the order in which they did it."""
+    views: list[dict[str, Any]] = []
+    for process in processes:
+        async with aclosing(_events(client, process["pid"], 0)) as events:
+            async for view in events:
+                views.append(view)
+                if view["seq"] >= process["events"]:
+                    break
+    return sorted(views, key=lambda view: float(view["time"]))
+
+
+def _events(
+    client: AsyncControlClient, pid: int, after: int | None
+) -> AsyncGenerator[dict[str, Any], None]:
+    from oneiros.cli.event_lines import LONGEST
+
+    return client.stream("watch", pid=pid, after=after, longest=LONGEST)
 
 
 def _show(call: Any, as_json: bool, with_pid: bool) -> None:
