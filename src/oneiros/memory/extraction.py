@@ -9,8 +9,10 @@ from __future__ import annotations
 import bisect
 import io
 import logging
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -147,10 +149,12 @@ def _pdf(path: str, data: bytes) -> ExtractedText:
             lines += _clean(page.extract_text()).split("\n")
             if sum(map(len, lines[starts[-1] - 1 :])) > LONGEST:
                 raise DiskError(f"{path}: page {len(starts)} has too much text.")
-    # pypdf does not wrap what goes wrong inside a damaged file.
+    # Inside of a damaged file anything may go wrong, and pypdf does not wrap it.
     except (
         pypdf.errors.PyPdfError,
+        zlib.error,
         ArithmeticError,
+        AssertionError,
         AttributeError,
         LookupError,
         NotImplementedError,
@@ -188,9 +192,13 @@ def _docx(path: str, data: bytes) -> ExtractedText:
     except (
         docx.opc.exceptions.OpcError,
         etree.LxmlError,
+        lzma.LZMAError,
         zipfile.BadZipFile,
+        zlib.error,
         ArithmeticError,
+        AssertionError,
         AttributeError,
+        EOFError,
         LookupError,
         NotImplementedError,  # compression that Python does not know
         OSError,
