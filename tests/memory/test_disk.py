@@ -310,4 +310,4 @@ class DiskMachine(RuleBasedStateMachine):
 
 
 TestDiskMachine = DiskMachine.TestCase
-TestDiskMachine.settings = settings(max_examples=8, stateful_step_count=10, deadline=None)
+TestDiskMachine.settings = settings(max_examples=5, stateful_step_count=8, deadline=None)

@@ -115,7 +115,7 @@ def crash(prepared: Path, name: str, line: int) -> tuple[bool, bool]:
 def test_a_kill_at_any_line_leaves_a_change_done_or_not_done(name: str, prepared: Path) -> None:
     """At lines spread over the whole change; the long test takes every one."""
     seen = set()
-    for line in range(random.Random(name).randrange(40), 2000, 60):
+    for line in range(random.Random(name).randrange(40), 2000, 80):
         died, happened = crash(prepared, name, line)
         seen.add(happened)
         if not died:
