@@ -268,3 +268,57 @@ async def test_a_server_that_ended_between_calls_is_started_again(tmp_path: Path
             await call(servers.tools()["odd_echo"])
         assert (await call(servers.tools()["odd_echo"], text="again")).text == "again"
     assert trace.read_text().count('"initialize"') == 2
+
+
+async def test_changes_of_the_files_count_while_it_runs(tmp_path: Path) -> None:
+    now = 0.0
+    configure(tmp_path, "good")
+    servers = McpServers(tmp_path, clock=lambda: now)
+    await servers.discover()
+    assert servers.tools()["odd_echo"].contract.effects
+
+    contract = tmp_path / "contracts.json"
+    contract.write_text('{"contracts": {"odd_echo": {"effects": []}}}')
+    now = 2.0
+    assert not servers.tools()["odd_echo"].contract.effects
+
+    contract.write_text("{")
+    now = 4.0
+    assert not servers.tools()["odd_echo"].contract.effects  # what was read before counts still
+
+    contract.unlink()
+    tool = servers.tools()["odd_echo"]
+    (tmp_path / "mcp.json").write_text("{}")
+    now = 6.0
+    assert servers.tools() == {}
+    with pytest.raises(ToolError, match="any more"):
+        await tool.run({}, CONTEXT)
+    await servers.close()
+
+
+async def test_a_call_that_is_abandoned_while_the_server_starts_leaves_it_starting(
+    tmp_path: Path,
+) -> None:
+    trace = configure(tmp_path, "good")
+    async with opened(tmp_path) as servers:
+        await servers.discover()
+    trace.unlink()
+    async with opened(tmp_path) as servers:
+        tool = servers.tools()["odd_echo"]
+        first = asyncio.create_task(call(tool, text="first"))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await call(tool, text="second")).text == "second"
+    assert trace.read_text().count('"initialize"') == 1
+
+
+async def test_calls_at_once_start_one_server(tmp_path: Path) -> None:
+    trace = configure(tmp_path, "good")
+    async with opened(tmp_path) as servers:
+        await servers.discover()
+    trace.unlink()
+    async with opened(tmp_path) as servers:
+        tool = servers.tools()["odd_echo"]
+        results = await asyncio.gather(*(call(tool, text=str(n)) for n in range(20)))
+    assert [result.text for result in results] == [str(n) for n in range(20)]
+    assert trace.read_text().count('"initialize"') == 1
