@@ -9,7 +9,7 @@ works, nothing is run.
 from __future__ import annotations
 
 import functools
-import json
+import marshal
 import os
 import platform
 import shutil
@@ -158,11 +158,11 @@ def stage_settings(
         platform.machine(), keep_attributes=not bubblewrap and place.user is None
     )
     settings = {
-        "kept": kept,
+        "kept": tuple(kept),
         "user": place.user,
         "exposed": python if place.user is not None and not bubblewrap else [],
         "landlock": None if bubblewrap else rules,
-        "filter": (filtered or b"").hex(),
+        "filter": filtered,
         "folder": written[0],
         "environment": environment(mechanism, place),
         "bounded": written,
@@ -180,7 +180,8 @@ def stage_settings(
             "RLIMIT_NPROC": limits.processes + _tasks_that_count(mechanism, place),
         },
     }
-    return json.dumps(settings).encode() + b"\n"
+    data = marshal.dumps(settings)
+    return len(data).to_bytes(4, "little") + data
 
 
 def _tasks_that_count(mechanism: Mechanism, place: Place) -> int:
