@@ -412,6 +412,25 @@ def test_log_probabilities_are_the_models(engine: Engine, tmp_path: Path) -> Non
     assert all(len(p.top) == 2 for p in reply.prompt_logprobs)
 
 
+@pytest.mark.parametrize("first", [1, 70, 149, 500])
+def test_log_probabilities_of_a_prompts_end_take_the_rest_from_the_cache(
+    engine: Engine, tmp_path: Path, first: int
+) -> None:
+    asked = request(150, max_tokens=1, prompt_logprobs=0, prompt_logprobs_from=first)
+
+    async def program() -> Reply:
+        async with serving(engine, tmp_path) as service:
+            await collect(service, request(150))
+            return await collect(service, asked)
+
+    reply = run(program)
+    expected = engine.log_probabilities(engine.sequence(), asked.prompt)
+    assert [p.token for p in reply.prompt_logprobs] == list(asked.prompt[first:])
+    found = [p.logprob for p in reply.prompt_logprobs]
+    np.testing.assert_allclose(found, expected[first - 1 :], atol=1e-6)
+    assert reply.cached_tokens == min(first - 1, 149)
+
+
 @given(
     seed=st.integers(0, 50),
     temperature=st.sampled_from([0.0, 0.3, 1.0]),

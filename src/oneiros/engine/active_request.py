@@ -115,6 +115,9 @@ class ActiveRequest:
         assert self.sequence is not None  # a request without one is not in a step
         self._draft = []
         if self.request.prompt_logprobs is not None and not self._first:
+            unwanted = self.request.reusable - len(self.sequence)
+            if unwanted > 0:
+                return Work(self.sequence, self.pending[: min(rows, unwanted)], "none")
             tokens = self.pending[: min(rows, _PROMPT_LOGITS_AT_ONCE)]
             return Work(self.sequence, tokens, "all")
         tokens = self.pending[:rows]

@@ -43,7 +43,16 @@ class GenerationRequest:
     constraint: ConstraintSpec | None = None
     top_logprobs: int | None = None  # None: no log-probabilities; n: those of n alternatives too
     prompt_logprobs: int | None = None  # the same for the prompt's own tokens
+    prompt_logprobs_from: int = 1  # ... from this token on; what is before need not be computed
     speculate: bool = True  # draft from the prompt; never changes what is generated
+
+    @property
+    def reusable(self) -> int:
+        """First tokens of the prompt whose logits nobody wants: a cached prefix may hold them."""
+        last = len(self.prompt) - 1
+        if self.prompt_logprobs is None:
+            return last
+        return max(0, min(self.prompt_logprobs_from - 1, last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class PromptRead:
     """The prompt was read; comes once, before all tokens."""
 
     cached_tokens: int  # of the prompt, whose keys and values were there already
-    logprobs: tuple[TokenLogprob, ...] = ()  # where asked for: of each token but the first
+    logprobs: tuple[TokenLogprob, ...] = ()  # where asked for: of each token but the first ones
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,10 +275,11 @@ class Scheduler:
         self._waiting.remove(request)
         self._active.append(request)
         node = self._cache.root
-        if asked.prompt_logprobs is None:  # these want the logits of every position
-            node = self._cache.begin(
-                sequence, request.pending, asked.principal, asked.public_prefix
-            )
+        if asked.reusable:
+            known = request.pending
+            if asked.prompt_logprobs is not None:
+                known = known[: asked.reusable + 1]
+            node = self._cache.begin(sequence, known, asked.principal, asked.public_prefix)
         self._totals["prompt"] += len(asked.prompt)
         self._totals["cached"] += min(len(sequence), len(asked.prompt))
         try:
@@ -400,10 +401,10 @@ class Scheduler:
 
 def _reads_prefix_of(reader: ActiveRequest, waiting: ActiveRequest) -> bool:
     """Whether the next page that one computes will serve the other, which then had better wait."""
-    if reader.sequence is None or reader.decoding or waiting.request.prompt_logprobs is not None:
+    if reader.sequence is None or reader.decoding:
         return False
     ours, theirs = reader.request, waiting.request
     end = (len(reader.sequence) // PAGE_TOKENS + 1) * PAGE_TOKENS
     if ours.principal != theirs.principal and end > min(ours.public_prefix, theirs.public_prefix):
         return False
-    return end < len(theirs.prompt) and ours.prompt[:end] == theirs.prompt[:end]
+    return end <= theirs.reusable and ours.prompt[:end] == theirs.prompt[:end]
