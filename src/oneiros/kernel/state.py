@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, NoReturn
 
 from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass
 
 from oneiros.errors import JournalError
 from oneiros.kernel import events as e
-from oneiros.kernel.label import Label, join_all
+from oneiros.kernel.label import PUBLIC, Label, join_all
 from oneiros.kernel.tools import Wake
 from oneiros.memory.pages import Page, PageKind
 
@@ -63,6 +62,9 @@ class Generation:
     pieces: tuple[str, ...] = ()  # hashes of what was generated
 
 
+_NOTHING = e.Used()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessState:
     """Everything that is known of a process."""
@@ -79,9 +81,10 @@ class ProcessState:
     ancestors: tuple[int, ...] = ()  # that process, the one it was forked from, and so on
     priority: int
     budget: e.Budget
-    used: e.Used = e.Used()
+    used: e.Used = _NOTHING
     told: frozenset[str] = frozenset()  # parts of the budget whose end was announced
     capabilities: frozenset[str]
+    label: Label = PUBLIC  # of all that it has read: the join of all pages, the evicted ones too
     sampling: str | None = None  # hash
     tools: str | None = None  # hash of the tools offered
     granted: frozenset[str] = frozenset()  # meanings of questions that are allowed for good
@@ -98,11 +101,6 @@ class ProcessState:
     next_page: int = 1
     next_call: int = 1
     end: e.Ended | None = None
-
-    @property
-    def label(self) -> Label:
-        """Of the context: the join of its pages', and of those evicted, whose marks are in it."""
-        return join_all(page.label for page in (*self.pages, *self.evicted))
 
     @property
     def context(self) -> tuple[Page, ...]:
@@ -164,6 +162,7 @@ def apply(
                 budget=event.budget,
                 capabilities=event.capabilities,
                 sampling=event.sampling,
+                label=join_all(page.label for page in event.pages),
                 pages=event.pages,
                 next_page=1 + max((page.id for page in event.pages), default=0),
             )
@@ -176,7 +175,7 @@ def apply(
                 forked_from=event.parent,
                 ancestors=(event.parent, *original.ancestors),
                 children=(),
-                used=e.Used(),
+                used=_NOTHING,
                 told=frozenset(),
             )
     if state is None or isinstance(event, e.Started | e.Forked) or state.end is not None:
@@ -211,7 +210,7 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
             pieces = (*generation.pieces, event.text)
             return replace(state, generation=replace(generation, pieces=pieces))
         case e.GenerationEnded():
-            pages = () if event.page is None else (event.page,)
+            pages: tuple[Page, ...] = () if event.page is None else (event.page,)
             used = state.used.plus(event.used)
             failures = 0 if pages else state.failures + 1
             state = replace(state, generation=None, used=used, failures=failures)
@@ -264,9 +263,12 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
         case e.Reniced():
             return replace(state, priority=event.priority)
         case e.ModelChanged():
-            pages = tuple(replace(page, reply=None) for page in state.pages)
-            evicted = tuple(replace(page, reply=None) for page in state.evicted)
-            return replace(state, model=event.model, pages=pages, evicted=evicted)
+            return replace(
+                state,
+                model=event.model,
+                pages=_without_replies(state.pages),
+                evicted=_without_replies(state.evicted),
+            )
         case e.BudgetChanged():
             return replace(state, budget=event.budget, told=frozenset())
         case e.Ended():
@@ -276,7 +278,12 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
 
 def _with(state: ProcessState, *pages: Page) -> ProcessState:
     last = max((page.id for page in pages), default=0)
-    return replace(state, pages=(*state.pages, *pages), next_page=max(state.next_page, last + 1))
+    return replace(
+        state,
+        label=state.label.join(*(page.label for page in pages)),
+        pages=(*state.pages, *pages),
+        next_page=max(state.next_page, last + 1),
+    )
 
 
 def _call(state: ProcessState, event: e.CallAnswered | e.CallSuspended | e.CallEnded) -> CallState:
