@@ -286,6 +286,10 @@ def _with(state: ProcessState, *pages: Page) -> ProcessState:
     )
 
 
+def _without_replies(pages: tuple[Page, ...]) -> tuple[Page, ...]:
+    return tuple(replace(page, reply=None) for page in pages)
+
+
 def _call(state: ProcessState, event: e.CallAnswered | e.CallSuspended | e.CallEnded) -> CallState:
     for call in state.calls:
         if call.call_id == event.call_id:
