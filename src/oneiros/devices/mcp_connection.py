@@ -213,7 +213,7 @@ class _Link:
         line = self.line
         error = None if self._task.cancelled() else self._task.exception()
         if line.reason:
-            what = line.reason.removeprefix("it ")
+            what = line.reason
         elif line.http_status:
             what = f"answered with HTTP status {line.http_status}"
         elif isinstance(error, TimeoutError):

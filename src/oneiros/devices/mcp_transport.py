@@ -44,7 +44,7 @@ class Line:
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()  # nothing can be sent any more
-        self.reason = ""  # why, as far as the transport knows
+        self.reason = ""  # why, as what the server did, as far as the transport knows
         self.status: int | None = None  # of a program that ended; below 0: a signal
         self.http_status: int | None = None  # of the last message that was refused by it
         self._said = ""
@@ -122,15 +122,15 @@ async def _read(
                 if message is None:
                     noise += len(text)
                     if text.lstrip().startswith(b'{"jsonrpc"'):
-                        line.end("it sent a message that is not JSON-RPC")
+                        line.end("sent a message that is not JSON-RPC")
                     elif noise > MOST_NOISE:
-                        line.end(f"it printed more than {MOST_NOISE:,} bytes that are no messages")
+                        line.end(f"printed more than {MOST_NOISE:,} bytes that are no messages")
                     if line.ended.is_set():
                         return
                 elif not _is_ignored(message):
                     await incoming.send(message)
         except ValueError:  # of a line above the limit
-            line.end(f"it sent a line longer than {LONGEST_MESSAGE:,} bytes")
+            line.end(f"sent a line longer than {LONGEST_MESSAGE:,} bytes")
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass  # the session is over
         finally:
