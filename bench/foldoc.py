@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,7 +111,8 @@ def _dictionary() -> str:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as place:
-            subprocess.run(["apt-get", "-q", "download", "dict-foldoc"], cwd=place, check=True)
+            fetch = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "dict-foldoc"]
+            subprocess.run(fetch, cwd=place, check=True, stdout=sys.stderr)
             (package,) = Path(place).glob("*.deb")
             subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
     return gzip.decompress(path.read_bytes()).decode(errors="replace")

@@ -178,7 +178,7 @@ def test_any_query_is_a_query(tmp_path_factory: pytest.TempPathFactory, query: s
 
 
 def test_fusion_prefers_what_both_lists_have() -> None:
-    words, vectors = fuse([1, 2, 3], 1.0), fuse([4, 2, 5], 1.0)
+    words, vectors = fuse([1, 2, 3]), fuse([4, 2, 5])
     both = {key: words.get(key, 0) + vectors.get(key, 0) for key in words.keys() | vectors}
     assert max(both, key=lambda key: both[key]) == 2
 

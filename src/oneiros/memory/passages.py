@@ -251,32 +251,25 @@ class Passages:
 
     # Searching
 
-    def by_words(
-        self, terms: Sequence[str], kinds: Sequence[str] | None, count: int, heading_weight: float
-    ) -> list[tuple[int, float]]:
-        """Chunks with any of some words and their BM25 scores, the best first."""
+    def by_words(self, terms: Sequence[str], kinds: Sequence[str] | None, count: int) -> list[int]:
+        """Chunks with any of some words, those of the highest BM25 score first."""
         if not terms:
             return []
-        match = " OR ".join(f'"{term}"' for term in terms)
-        query = (
-            "SELECT words.rowid, -bm25(words, :weight, 1.0) AS score FROM words"
-            + (
+        query, condition = "SELECT words.rowid FROM words", "words MATCH :match"
+        values: dict[str, object] = {"count": count}
+        values["match"] = " OR ".join(f'"{term}"' for term in terms)
+        if kinds is not None:
+            query += (
                 " JOIN chunks ON chunks.id = words.rowid"
                 " JOIN documents ON documents.id = chunks.document"
-                if kinds is not None
-                else ""
             )
-            + " WHERE words MATCH :match"
-            + (" AND documents.kind IN :kinds" if kinds is not None else "")
-            + " ORDER BY score DESC, words.rowid LIMIT :count"
-        )
-        values: dict[str, object] = {"weight": heading_weight, "match": match, "count": count}
-        statement = sql.text(query)
+            condition += " AND documents.kind IN :kinds"
+            values["kinds"] = list(kinds)
+        statement = sql.text(f"{query} WHERE {condition} ORDER BY rank, words.rowid LIMIT :count")
         if kinds is not None:
             statement = statement.bindparams(sql.bindparam("kinds", expanding=True))
-            values["kinds"] = list(kinds)
         with self._transaction() as connection:
-            return [(row[0], row[1]) for row in connection.execute(statement, values)]
+            return [row[0] for row in connection.execute(statement, values)]
 
     def passages(self, chunks: Sequence[int]) -> dict[int, Passage]:
         """Chunks by their numbers."""
@@ -308,6 +301,11 @@ class Passages:
 _CJK = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af])")
 _CAMEL = re.compile(r"[a-z0-9](?=[A-Z])|[A-Z](?=[A-Z][a-z])")
 _WORD = re.compile(r"\w+")
+_COMMON = re.compile(
+    r"an?|and|are|as|at|be|but|by|do|does|for|from|has|have|how|i|if|in|into|is|it|its|me|my|no|not"
+    r"|of|on|or|such|that|the|their|then|there|these|they|this|to|was|we|were|what|when|where|which"
+    r"|who|why|will|with|you|your"
+)
 
 
 def searchable(text: str) -> str:
@@ -330,8 +328,13 @@ def searchable(text: str) -> str:
 
 
 def query_terms(query: str, most: int = 64) -> list[str]:
-    """The different words of a query, in its order."""
-    return list(dict.fromkeys(_WORD.findall(searchable(query).replace("_", " "))))[:most]
+    """The different words of a query that are searched, in its order.
+
+    Words that are in almost every English text are left out: they cost most of the time and change
+    next to nothing. Where there are no others they stay.
+    """
+    words = list(dict.fromkeys(_WORD.findall(searchable(query).replace("_", " "))))
+    return ([word for word in words if not _COMMON.fullmatch(word)] or words)[:most]
 
 
 def _configure(connection: object, _record: object) -> None:
