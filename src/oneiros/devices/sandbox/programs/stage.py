@@ -342,7 +342,7 @@ class _Watch:
                 return "exit"
             if self.commands in ready and not self.obey():
                 return "end"
-            if not self.paused and (reason := self.excess()):
+            if not ready and (reason := self.excess()):
                 return reason
 
     def obey(self) -> bool:
@@ -411,6 +411,7 @@ def main(commands: int, reports: int, command: list[str]) -> None:
     status = os.waitpid(child, 0)[1]
     _end(0)
     watch.report(f"ended {reason} {os.waitstatus_to_exitcode(status)}")
+    os._exit(0)  # nothing is left to clean up
 
 
 def _received(descriptor: int) -> bytes:
