@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -416,6 +417,7 @@ def label_to_json(label: Label) -> str:
     return json.dumps({"origins": sorted(label.origins), "readers": readers})
 
 
+@functools.lru_cache(maxsize=1_000)  # few labels, of many files
 def label_from_json(text: str) -> Label:
     """The label of `label_to_json`'s text."""
     found = json.loads(text)
