@@ -119,7 +119,7 @@ async def test_a_server_over_http(tmp_path: Path, programs: Path) -> None:
             assert (await call(tools["it_token"])).text == "Bearer sesame"
             [path] = (await call(tools["it_picture"])).files
             assert files.written[path] == b"\x89PNG..."
-            with pytest.raises(OutcomeUnknownError, match=r"longer than|exceed"):
+            with pytest.raises(OutcomeUnknownError, match="longer than"):
                 await call(tools["it_flood"])
             with pytest.raises(OutcomeUnknownError, match="was stopped"):
                 await call(tools["it_sleep"], seconds=0.2)
@@ -129,24 +129,24 @@ async def test_a_server_over_http(tmp_path: Path, programs: Path) -> None:
                     await asyncio.sleep(0.01)
             assert (await call(servers.tools()["it_sprout"])).text == "new"
 
-
-async def test_a_server_over_http_that_dies_and_comes_back(tmp_path: Path, programs: Path) -> None:
-    with listening(programs) as port:
-        async with over_http(tmp_path, port) as servers:
-            tools = servers.tools()
             with pytest.raises(OutcomeUnknownError):
                 await call(tools["it_die"])
             with pytest.raises(ToolError, match="could not be reached"):
                 await call(tools["it_token"])
             with listening(programs, port):
-                async with asyncio.timeout(10):
-                    while True:
-                        try:
-                            assert (await call(tools["it_token"])).text == "Bearer sesame"
-                            break
-                        except ToolError as error:
-                            assert "is not started again" in str(error)
-                            await asyncio.sleep(0.05)
+                async with asyncio.timeout(20):
+                    while (token := await unless_too_early(tools["it_token"])) is None:
+                        await asyncio.sleep(0.05)
+            assert token.text == "Bearer sesame"
+
+
+async def unless_too_early(tool: Tool) -> ToolResult | None:
+    """A call's result; None while a server that failed is not started again yet."""
+    try:
+        return await call(tool)
+    except ToolError as error:
+        assert "is not started again" in str(error)
+        return None
 
 
 async def test_mcp_server_time(tmp_path: Path, programs: Path) -> None:
@@ -163,6 +163,7 @@ async def test_mcp_server_time(tmp_path: Path, programs: Path) -> None:
             await call(tools["get_current_time"], timezone="Atlantis")
 
 
+@pytest.mark.long
 async def test_mcp_server_git(tmp_path: Path, programs: Path) -> None:
     repository = tmp_path / "repository"
     identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
