@@ -322,3 +322,14 @@ async def test_calls_at_once_start_one_server(tmp_path: Path) -> None:
         results = await asyncio.gather(*(call(tool, text=str(n)) for n in range(20)))
     assert [result.text for result in results] == [str(n) for n in range(20)]
     assert trace.read_text().count('"initialize"') == 1
+
+
+async def test_a_tool_whose_name_is_taken_gets_another(tmp_path: Path) -> None:
+    configure(tmp_path, "good")
+    own: dict[str, object] = {}
+    servers = McpServers(tmp_path, reserved=own)
+    own["odd_echo"] = "ours, which came later"
+    await servers.discover()
+    await servers.close()
+    [name] = servers.tools()
+    assert name.startswith("odd_echo_")

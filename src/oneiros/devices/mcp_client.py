@@ -71,7 +71,7 @@ class McpServers:
         Args:
             folder: the data folder.
             files: the disk of a principal, for images and other files; None: they are not kept.
-            reserved: names that other tools have.
+            reserved: names that other tools have; asked when names are given.
             clock: seconds.
 
         Raises:
@@ -79,14 +79,14 @@ class McpServers:
         """
         self._folder = folder
         self._files = files
-        self._reserved = frozenset(reserved)
+        self._reserved = reserved
         self._clock = clock
         self._servers: dict[str, Server] = {}
         self._entries: dict[str, Entry] = {}
         self._connections: dict[str, McpConnection] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._listed: dict[str, list[Adopted]] = {}
-        self._known: dict[str, ServerTool] = {}
+        self._known: dict[str, ServerTool] | None = None  # None: names are to be given anew
         self._tools: dict[str, Tool] = {}
         self.failures: dict[str, str] = {}
         self.left_out: dict[str, list[LeftOut]] = {}
@@ -102,6 +102,9 @@ class McpServers:
     @property
     def known(self) -> Mapping[str, ServerTool]:
         """All tools that are known, by name."""
+        if self._known is None:
+            self._known = self._named()
+            self._tools = {name: self._tool(known) for name, known in self._known.items()}
         return self._known
 
     def tools(self) -> Mapping[str, Tool]:
@@ -117,7 +120,7 @@ class McpServers:
                     self._read()
                 except OneirosError as error:
                     _log.warning("%s What was read before it counts still.", error)
-        return self._tools
+        return self._tools if self.known else {}
 
     def is_listed(self, server: str) -> bool:
         """Whether a server's tools are known."""
@@ -170,7 +173,7 @@ class McpServers:
             listing = None if name in self._listed else self._remembered(server)
             if listing is not None:
                 self._listed[name], self.left_out[name] = adopt(name, listing)
-        self._name()
+        self._known = None
 
     def _stamp_now(self) -> tuple[tuple[int, int] | None, ...]:
         """Changes when one of the files does, or when another program lists a server's tools."""
@@ -203,18 +206,17 @@ class McpServers:
         adopted, left_out = await asyncio.to_thread(adopt, server.name, listing)
         self._listed[server.name], self.left_out[server.name] = adopted, left_out
         self.failures.pop(server.name, None)
-        self._name()
+        self._known = None
         await asyncio.to_thread(self._remember, server, listing)
 
-    def _name(self) -> None:
-        """Give all tools their names, which depend on each other."""
+    def _named(self) -> dict[str, ServerTool]:
+        """All tools with their names, which depend on each other."""
         pairs = [(name, tool) for name, tools in self._listed.items() for tool in tools]
         names = named(((name, tool.definition.name) for name, tool in pairs), self._reserved)
-        self._known = {
+        return {
             name: self._contracted(name, server, tool)
             for name, (server, tool) in zip(names, pairs, strict=True)
         }
-        self._tools = {name: self._tool(known) for name, known in self._known.items()}
 
     def _contracted(self, name: str, server: str, tool: Adopted) -> ServerTool:
         base = conservative(server)

@@ -112,12 +112,12 @@ async def boot(
 
         remembered = ContextMemory(disks.of, index, lookup)
         stack.callback(remembered.close)
-        servers = McpServers(folder, files=disks.of) if settings.mcp else None
+        own: dict[str, Tool] = {}
+        servers = McpServers(folder, files=disks.of, reserved=own) if settings.mcp else None
         if servers is not None:
             stack.push_async_callback(servers.close)
         workspaces = Workspaces(disks.of)
         stack.push_async_callback(workspaces.close)
-        own: dict[str, Tool] = {}
 
         def tools() -> Mapping[str, Tool]:
             return own if servers is None else {**servers.tools(), **own}
