@@ -126,7 +126,8 @@ class Egress:
 
     async def _addresses(self, app: str, url: httpx.URL) -> Sequence[str]:
         """The addresses of a host that an app may reach."""
-        host, port = _host(url), url.port or _PORTS[url.scheme]
+        host = _host(url)
+        port = _PORTS[url.scheme] if url.port is None else url.port
         private = self._permission(app, host, port)
         try:
             addresses = await self._resolve(host, port)
@@ -332,4 +333,4 @@ async def _system_resolve(host: str, port: int) -> list[str]:
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
     """Made once: reading the certificates takes longer than most requests."""
-    return ssl.create_default_context()
+    return httpx.create_ssl_context()
