@@ -61,6 +61,10 @@ class TrainingError(OneirosError):
     """A stage of training cannot start or go on: its data, settings or folder do not allow it."""
 
 
+class EvaluationError(OneirosError):
+    """An evaluation cannot start or go on: its data, settings or answers do not allow it."""
+
+
 class OverloadedError(OneirosError):
     """Too many requests wait already; trying again later helps."""
 
