@@ -17,7 +17,7 @@ from oneiros.memory.documents import read_part
 from oneiros.memory.extraction import extract_text
 from oneiros.memory.recall import ContextMemory
 
-_RECALLED = 5  # passages
+_RECALLED = 4  # passages
 
 
 def memory(disks: Callable[[str], Disk], context_memory: ContextMemory) -> list[Tool]:

@@ -151,7 +151,8 @@ class ContextMemory:
     def relevant(self, state: ProcessState, text: str) -> Reminder | None:
         """What left the context and clearly bears on a message; None: nothing does.
 
-        What was quoted in the context before, and is still there, does not come again.
+        What was quoted in the context before, and is still there, does not come again. Their order
+        is the search's, in which words count as well: of numbers and names a meaning says little.
         """
         quoted = {
             number
@@ -164,7 +165,6 @@ class ContextMemory:
             for one in self._search(state, text[:_QUERY])
             if (one.similarity or 0.0) >= RELEVANT and one.page_id not in quoted
         ]
-        found.sort(key=lambda one: one.similarity or 0.0, reverse=True)
         chosen: list[Recalled] = []
         for one in found[:_REMINDED]:
             if chosen and sum(len(c.text) for c in (*chosen, one)) > _REMINDED_CHARACTERS:
