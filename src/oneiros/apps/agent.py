@@ -23,6 +23,7 @@ from oneiros.model.tool_call_parser import OPENING
 
 _RECOUNTED = 8  # calls that an account without a model names
 _LONGEST_RECOUNTED = 120  # characters of each
+_VARIED = 0.8  # the temperature of a model that repeats what fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +78,41 @@ class Agent:
         tools = offered_tools(view)
         limit = self.account_tokens if account else None
         guided = view.state.model in self.guided or any(one.written for one in turn.rounds)
-        if guided and tools:
-            # The same tools for the account: others would cost the whole prefix.
-            tools, choice = (*tools, ANSWER_NAME), ANSWER_NAME if account else "required"
-        elif account:
+        if account and not (guided and tools):
             return Generate(tool_choice="none", max_tokens=limit)
-        else:
-            choice = "auto"
-        malformed = turn.last.malformed if turn.last is not None else None
-        if malformed is not None and not account:
-            tools, choice = tuple(dict.fromkeys((*tools, malformed))), malformed
-        return Generate(
-            tools=tools, tool_choice=choice, parallel=choice == "auto", max_tokens=limit
-        )
+        if turn.last is not None and turn.last.malformed is not None and not account:
+            wanted = turn.last.malformed
+            tools = tuple(dict.fromkeys((*tools, wanted)))
+            return Generate(tools=tools, tool_choice=wanted, parallel=False)
+        if not (guided and tools):
+            return Generate(tools=tools)
+        if account:  # with the same tools: others would cost the whole prefix
+            return Generate(
+                tools=(*tools, ANSWER_NAME),
+                tool_choice=ANSWER_NAME,
+                parallel=False,
+                max_tokens=limit,
+            )
+        return self._guided(tools, turn)
+
+    def _guided(self, tools: tuple[str, ...], turn: Turn) -> Generate:
+        """A reply that has to be a call, of `answer` at the end.
+
+        Small models take a failure for an answer, and what worked for what is still to be done.
+        So there is no answer right after the first failures, and nothing else than one after calls
+        that were made before; where these failed, chance has to find others.
+        """
+        failed = turn.last is not None and turn.last.failed
+        if Notice.REPEATS not in turn.latest_notices:
+            early = failed and sum(one.failed for one in turn.rounds) <= self.most_retries
+            offered = tools if early else (*tools, ANSWER_NAME)
+            return Generate(tools=offered, tool_choice="required", parallel=False)
+        tools = (*tools, ANSWER_NAME)
+        if failed:
+            return Generate(
+                tools=tools, tool_choice="required", parallel=False, temperature=_VARIED
+            )
+        return Generate(tools=tools, tool_choice=ANSWER_NAME, parallel=False)
 
     def _reason_to_stop(self, state: ProcessState, turn: Turn) -> str | None:
         """A notice to give before the model may go on; None: it may."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from oneiros.kernel.tools import Tool
@@ -21,7 +21,7 @@ from oneiros.kernel.tools import Tool
 FEW = 4
 """So many tools are all shown, whatever is asked."""
 
-MOST_PER_REQUEST = 5
+MOST_PER_REQUEST = 4
 """That one message adds, beside those that they hand over to."""
 
 # Shown to every request: it can do what no other tool can.
@@ -29,37 +29,38 @@ CORE = ("python",)
 
 # Whoever has the first will need the others: their arguments or results are about the same things.
 HAND_OFFS: Mapping[str, tuple[str, ...]] = {
-    "search": ("read_file", "read_document"),
     "search_files": ("read_file",),
     "list_files": ("read_file",),
     "edit_file": ("read_file",),
     "move_file": ("list_files",),
     "delete_file": ("list_files",),
-    "web_search": ("fetch", "browse"),
-    "browse": ("web_search",),
+    "search_web": ("fetch_page",),
     "spawn": ("wait",),
-    "remember": ("recall",),
-    "forget": ("recall",),
 }
 
-_RELATIVE = 0.4  # share of the best tool's score that others need
+_RELATIVE = 0.5  # share of the best tool's score that others need
 _NAME_WEIGHT, _PARAMETER_WEIGHT = 3, 1  # times that their words count
 _SATURATION, _LENGTH = 1.2, 0.6  # BM25's k1 and b
-_CUE_WEIGHT = 0.7
+_PER_CUE = 2  # tools for each thing that the form of a request says
 
 # What the form of a request says beside its words.
+_URL = re.compile(r"\bhttps?://\S+|\bwww\.\S+", re.IGNORECASE)
+_WEB = "web page fetch link"
 _CUES = tuple(
-    (re.compile(rf"\b({pattern})\b", re.IGNORECASE), words)
+    (re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), words)
     for pattern, words in (
-        (r"https?|www|web ?(?:site|page)s?|urls?|pages?", "web page fetch read link"),
-        (r"\w+\.(?:txt|csv|tsv|md|json|py|pdf|docx?|html?|log|xml|ya?ml)", "file read write"),
-        (r"files?|folders?|director(?:y|ies)", "file read list write"),
-        (r"\d\s*[-+*/^×÷]\s*\(?\d+|\d+ ?per ?cent|square root|convert", "calculate number"),
-        (r"how (?:many|much)|sum|total|average|mean|median|product", "calculate python code"),
+        (r"web ?(?:site|page)s?|urls?|pages?", _WEB),
+        (r"\w+\.(?:txt|csv|tsv|md|json|ini|py|pdf|docx?|html?|log|xml|ya?ml)", "file read write"),
+        (r"files?|folders?|director(?:y|ies)", "file read"),
+        (r"\d\s*[-+*/^×÷]\s*\(?\d+|\d\s*%|\d+ per ?cent|square root", "calculate exact"),
+        (r"\d+ (?:times|plus|minus|divided by) \d+|convert|together|area", "calculate exact"),
+        (r"how (?:many|much)|sum|total|average|mean|median|product|most often", "python code"),
         (r"code|script|program|plot|chart|csv|regression|sort|primes?", "run python code"),
-        (r"remind|alarm|timer|tomorrow|in \d+ (?:seconds|minutes|hours|days)", "timer wait"),
-        (r"today|now|date|time|clock|weekday|day of the week", "time date clock"),
-        (r"look up|find out|search|news|latest", "search web"),
+        (r"change|replace|rename|correct|add the line|append", "edit replace file"),
+        (r"remind|alarm|timer|tomorrow|in \d+ (?:seconds|minutes|hours|days)", "timer time"),
+        (r"today|now|what time|clock|weekday|day of the week", "time day"),
+        (r"my \w+|notes?|diary|documents?", "search user files"),
+        (r"look up|find out|search|news|latest", "search"),
     )
 )
 
@@ -68,8 +69,8 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _COMMON = frozenset(
     _WORD.findall(
         "a an and are as at be by can do does for from give has have how i if in into is it its "
-        "me my of on or please so tell that the their them then there this to use using was what "
-        "when where which who will with you your"
+        "me my of on or please so tell that the their them then there this times to use using was "
+        "what when where which who will with you your all many much text line lines start new"
     )
 )
 
@@ -104,21 +105,35 @@ def choose_tools(requests: Sequence[str], tools: Sequence[Tool]) -> tuple[str, .
 
 
 def _needed(request: str, documents: Sequence[_Document]) -> list[str]:
-    """The tools that a message needs, best first; equal ones in the order of their names."""
-    query = _query(request)
+    """The tools that a message needs: those for each thing its form says, then for its words."""
+    words = _URL.sub(" ", request)
+    cues = [more for pattern, more in _CUES if pattern.search(words)]
+    if words != request:
+        cues.insert(0, _WEB)
+    needed: dict[str, None] = {}
+    for cue in cues:
+        needed |= dict.fromkeys(_ranked(_words(cue), documents)[:_PER_CUE])
+    room = max(0, MOST_PER_REQUEST - len(needed))
+    return [*needed, *_ranked(_words(words), documents, needed)[:room]]
+
+
+def _ranked(
+    words: Iterable[str], documents: Sequence[_Document], without: Container[str] = ()
+) -> list[str]:
+    """The tools that speak of these words, best first; equal ones in the order of their names."""
     lengths = sum(document.length for document in documents) / len(documents)
     scores: dict[str, float] = {}
-    for word, weight in query.items():
+    for word in dict.fromkeys(words):
         having = [document for document in documents if word in document.words]
         rarity = math.log(1 + (len(documents) - len(having) + 0.5) / (len(having) + 0.5))
         for document in having:
             times = document.words[word]
             norm = _SATURATION * (1 - _LENGTH + _LENGTH * document.length / lengths)
-            score = weight * rarity * times * (_SATURATION + 1) / (times + norm)
+            score = rarity * times * (_SATURATION + 1) / (times + norm)
             scores[document.tool.name] = scores.get(document.tool.name, 0.0) + score
     ranked = sorted(scores, key=lambda name: (-scores[name], name))
     least = _RELATIVE * scores[ranked[0]] if ranked else 0.0
-    return [name for name in ranked[:MOST_PER_REQUEST] if scores[name] >= least]
+    return [name for name in ranked if scores[name] >= least and name not in without]
 
 
 def _handed_to(name: str, documents: Sequence[_Document]) -> list[str]:
@@ -127,16 +142,6 @@ def _handed_to(name: str, documents: Sequence[_Document]) -> list[str]:
     description = set(re.findall(r"[\w-]+", named[name].description)) - {name}
     known = HAND_OFFS.get(name, ())
     return [other for other in named if other in known or ("_" in other and other in description)]
-
-
-def _query(request: str) -> dict[str, float]:
-    """Words to look for, with their weights."""
-    words = dict.fromkeys(_words(request), 1.0)
-    for pattern, more in _CUES:
-        if pattern.search(request):
-            for word in _words(more):
-                words.setdefault(word, _CUE_WEIGHT)
-    return words
 
 
 def _document(tool: Tool) -> _Document:

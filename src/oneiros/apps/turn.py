@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,9 @@ from oneiros.apps.repetition import Outcome
 from oneiros.apps.written_calls import WrittenCall, written_calls
 from oneiros.kernel.program import ToolRequest, View
 from oneiros.memory.pages import Page, PageKind
+
+# The kernel's word for a failed call, or the last line of a program's traceback.
+_ERROR = re.compile(r"\AError: |^\w*Error: .*\Z", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,11 @@ class Round:
     def unanswered(self) -> tuple[ToolRequest, ...]:
         """Calls that are still to be made."""
         return tuple(call for call in self.requests if call.model_call not in self.results)
+
+    @property
+    def failed(self) -> bool:
+        """Whether its calls brought nothing but errors."""
+        return bool(self.results) and all(map(_ERROR.search, self.results.values()))
 
     @property
     def outcome(self) -> Outcome:

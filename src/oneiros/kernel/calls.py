@@ -252,8 +252,9 @@ def _end(
         text = (
             f"{shortened(text, limit)}\n[{len(text):,} characters; all of them are in {document}]"
         )
-    if result is not None and result.files:
-        text = f"{text}\n[files: {', '.join(result.files)}]".lstrip()
+    files = [path for path in (result.files if result else ()) if path not in text]
+    if files:
+        text = f"{text}\n[files: {', '.join(files)}]".lstrip()
     if outcome in ("failed", "unknown"):
         text = f"Error: {text}"
     message: Message = {"role": "tool", "content": text, "name": call.tool}
