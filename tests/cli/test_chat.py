@@ -100,6 +100,15 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(terminal: Callable[..., Any]
     assert "Traceback" not in chat.screen
 
 
+@pytest.mark.long
+def test_ctrl_c_while_the_model_loads_leaves(terminal: Callable[..., Any]) -> None:
+    chat = terminal("chat")
+    chat.expect("Loading")
+    chat.type("\x03")
+    assert chat.wait() == 130
+    assert "Traceback" not in chat.screen
+
+
 @pytest.fixture
 def running(terminal: Callable[..., Any], tmp_path: Path) -> Iterator[Running]:
     """A kernel without a model, on the data folder of `terminal`."""

@@ -113,7 +113,8 @@ def kernel_here(
     try:
         with output.stderr().status(f"Loading {output.one_line(model)}"):
             end = started.result()
-    except BaseException:
+    except BaseException:  # Ctrl-C too, while it loads
+        started.add_done_callback(_end)
         running.join()
         raise
     try:
@@ -121,6 +122,12 @@ def kernel_here(
     finally:
         end()
         running.join()
+
+
+def _end(started: Future[Callable[[], None]]) -> None:
+    """End a kernel as soon as it has started; one that failed has ended."""
+    if started.exception() is None:
+        started.result()()
 
 
 def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -147,8 +147,12 @@ class WatchedProcess:
 
     def _end_call(self, event: e.CallEnded, view: Mapping[str, Any]) -> None:
         result = event_lines.content(view, view["event"]["page"]).strip()
-        first = event_lines.cut(result.partition("\n")[0], _RESULT)
-        more = result.count("\n")
+        if event.outcome != "done":
+            result = result.removeprefix("Error: ")  # the outcome says so
+        first, more = result.partition("\n")[0], result.count("\n")
+        if not first.strip("{[ "):  # JSON over several lines
+            first, more = " ".join(result.split()), 0
+        first = event_lines.cut(first, _RESULT)
         what = self._calls.pop(event.call_id, "a call")
         tail = f" (and {more} more lines)" if more else ""
         style = "dim" if event.outcome == "done" else "yellow"
