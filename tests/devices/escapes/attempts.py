@@ -187,6 +187,15 @@ def write_into_the_stage():
 
 
 @attempt
+def find_what_is_read_mounted_writable():
+    if not TARGET["mounted"]:
+        return 1 / 0
+    folders = [sys.base_prefix, sys.prefix, TARGET["programs"], "/usr", "/", "/dev"]
+    writable = [name for name in folders if not os.statvfs(name).f_flag & os.ST_RDONLY]
+    return writable or 1 / 0
+
+
+@attempt
 def make_a_device():
     os.mknod("null", 0o600 | 0o020000, os.makedev(1, 3))
     return "made"

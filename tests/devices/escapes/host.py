@@ -69,6 +69,7 @@ async def main(mechanism: Mechanism, folder: Path) -> None:
         "victim": victim.pid,
         "marker": MARKER,
         "programs": str(PROGRAMS),
+        "mounted": mechanism is Mechanism.BUBBLEWRAP,
         "readable": str(PROGRAMS / "stage.py"),
         "tcp": tcp.getsockname()[1],
         "udp": udp.getsockname()[1],

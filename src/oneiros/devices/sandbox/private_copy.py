@@ -13,6 +13,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from oneiros.devices.sandbox.limits import Limits
@@ -76,17 +77,13 @@ class PrivateCopy:
         self.label = PUBLIC
 
     def refresh(self, folder: str = "") -> None:
-        """Make the copy equal to a folder of the disk again.
+        """Make the copy equal to a folder of the disk again, as far as it can be read.
 
         Raises:
             ToolError: the folder is too large, or is none.
         """
         try:
-            listed = {
-                entry.path: entry
-                for entry in self._disk.walk(folder)
-                if entry.path.count("/") < _DEEPEST
-            }
+            listed = {entry.path: entry for entry in self._files(self._disk.list(folder))}
         except DiskError as error:
             raise ToolError(str(error)) from error
         size = sum(entry.size for entry in listed.values())
@@ -102,10 +99,13 @@ class PrivateCopy:
             for path in missing:
                 self._copy(path, listed[path])
         except OSError:  # a folder is where a file belongs, or the other way round
-            empty(self._place.files)
             self._copied.clear()
-            for path, entry in listed.items():
-                self._copy(path, entry)
+            try:
+                empty(self._place.files)
+                for path, entry in listed.items():
+                    self._copy(path, entry)
+            except OSError as error:
+                raise ToolError(f"The files cannot be copied for a program ({error}).") from error
         self.label = join_all([self.label, *(one.label for one in self._copied.values())])
 
     def commit(self, *, call_id: str, label: Label, tool: str, pid: int) -> Changes:
@@ -171,6 +171,14 @@ class PrivateCopy:
 
     # Into the copy
 
+    def _files(self, entries: Sequence[tree.Entry]) -> Iterator[tree.Entry]:
+        for entry in entries:
+            if entry.kind == "file":
+                yield entry
+            elif entry.kind == "folder" and entry.path.count("/") < _DEEPEST - 1:
+                with suppress(DiskError):  # it cannot be read, or is no more
+                    yield from self._files(self._disk.list(entry.path))
+
     def _remove_what_differs(self, listed: dict[str, tree.Entry]) -> list[str]:
         """Remove what is not as the disk has it; the paths that are missing then."""
         kept = {}
@@ -194,8 +202,8 @@ class PrivateCopy:
     def _copy(self, path: str, entry: tree.Entry) -> None:
         try:
             file = self._disk.get(path)
-        except DiskError as error:
-            raise ToolError(str(error)) from error
+        except DiskError:
+            return
         parts = tuple(path.split("/"))
         mode = 0o700 if file.version.mode & 0o100 else 0o600
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
