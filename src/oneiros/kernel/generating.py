@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
@@ -67,7 +68,10 @@ def room(context: int, longest_reply: int | None = None) -> ContextBudget:
 
 async def generate(process: Process, action: Generate) -> None:
     """Have the model answer the context."""
+    before = len(process.state.evicted)
     conversation = _with_room(process, action)
+    if len(process.state.evicted) > before and await _remind_again(process):
+        conversation = _with_room(process, action)
     options = process.put(ACTION.dump_json(action).decode())
     seed, limit = secrets.randbits(32), _limit(process, action)
     process.append(e.GenerationStarted(seed=seed, options=options, limit=limit))
@@ -90,6 +94,27 @@ async def resume(process: Process) -> None:
             )
         )
     await _carry_out(process, action, _with_room(process, action))
+
+
+async def remind(process: Process, text: str) -> bool:
+    """Quote what left the context and bears on a message; whether anything did."""
+    found = await asyncio.to_thread(process.services.memory.relevant, process.state, text)
+    if found is None or process.state.end is not None:
+        return False
+    message: Message = {"role": "user", "content": found.text}
+    page = process.page(PageKind.RECALLED, message, found.label, stands_for=found.pages)
+    process.append(e.Noticed(page=page))
+    return True
+
+
+async def _remind_again(process: Process) -> bool:
+    """The same for what left only now, to make room for the answer to a new message."""
+    for page in reversed(process.state.context):
+        if page.kind is PageKind.USER:
+            return await remind(process, process.services.texts.message(page)["content"])
+        if page.kind is not PageKind.RECALLED:
+            break
+    return False
 
 
 async def _carry_out(process: Process, action: Generate, conversation: Conversation) -> None:

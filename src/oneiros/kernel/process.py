@@ -15,7 +15,7 @@ from oneiros.kernel import events as e
 from oneiros.kernel import program
 from oneiros.kernel.budgets import end_of_budget
 from oneiros.kernel.calls import begin_calls, cancel_waiting, finish_calls
-from oneiros.kernel.generating import MARKUP, Talk, generate, resume, room
+from oneiros.kernel.generating import MARKUP, Talk, generate, remind, resume, room
 from oneiros.kernel.idle import QUIET, sum_up, unsummarized
 from oneiros.kernel.label import SYSTEM, Label
 from oneiros.kernel.services import Services
@@ -198,11 +198,7 @@ class Process:
         text = self.services.texts.text(mail.text)
         page, documents = self._received(mail, text)
         self.append(e.Received(pages=(page,), documents=documents))
-        found = await asyncio.to_thread(self.services.memory.relevant, self.state, text)
-        if found is not None and self.state.end is None:
-            message: Message = {"role": "user", "content": found.text}
-            page = self.page(PageKind.RECALLED, message, found.label, stands_for=found.pages)
-            self.append(e.Noticed(page=page))
+        await remind(self, text)
 
     async def _idle(self) -> None:
         """Wait for a message; use the time for a summary, where one is due."""

@@ -33,6 +33,7 @@ DOCUMENTS = "documents"  # the folder of the disk for long messages
 _REMINDED = 3  # passages that come unasked
 _REMINDED_CHARACTERS = 1_200
 _EMBEDDED = 256  # passages after an eviction: more than one evicts, and a few seconds' work
+_EMBEDDED_FIRST = 64  # of these, those that a search by meaning waits for
 _CANDIDATES = 24  # passages among which there may be several of one page, and other processes'
 _QUERY = 1_000  # characters of a message that are searched for
 
@@ -154,6 +155,12 @@ class ContextMemory:
         What was quoted in the context before, and is still there, does not come again. Their order
         is the search's, in which words count as well: of numbers and names a meaning says little.
         """
+        try:
+            self._index.embed(state.owner, _EMBEDDED_FIRST)  # what left the context just now
+            found = self._search(state, text[:_QUERY])
+        except DiskError as error:  # the conversation can go on without
+            _log.warning("process %d is not reminded of anything: %s", state.pid, error)
+            return None
         quoted = {
             number
             for page in state.context
@@ -162,7 +169,7 @@ class ContextMemory:
         }
         found = [
             one
-            for one in self._search(state, text[:_QUERY])
+            for one in found
             if (one.similarity or 0.0) >= RELEVANT and one.page_id not in quoted
         ]
         chosen: list[Recalled] = []
