@@ -198,6 +198,20 @@ def test_permissions_are_asked_inline_and_changes_undone(
     chat.expect("takes back 1")
     chat.expect("> ")
     assert running.kernel.disk.list() == []
+    chat.type("endless\n")
+    chat.expect("You said: ")
+    start = running.kernel.start
+    running.run(start(ProcessSpec(owner="user", text="write not-ours.txt")))
+    child = running.run(start(ProcessSpec(owner="user", text="write c.txt", parent=1)))
+    assert "not-ours" not in chat.expect(f"[process {child}] write(path='c.txt')")
+    chat.expect("n = no: ")
+    chat.type("y\n")
+    while running.kernel.state(child).calls:
+        time.sleep(0.01)
+    assert [entry.path for entry in running.kernel.disk.list()] == ["c.txt"]
+    chat.type("\x03")
+    chat.expect("· stopped")
+    chat.expect("> ")
     chat.type("/quit\n")
     assert chat.wait() == 0
     assert running.kernel.state(1).end is not None

@@ -8,16 +8,24 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oneiros.errors import ControlError, DiskError, InvalidSamplingError, ProcessError
 from oneiros.kernel.control import MOST_REQUESTS, ControlServer
 from oneiros.kernel.control_client import AsyncControlClient, ControlClient
-from oneiros.kernel.control_messages import LONGEST_REQUEST, SOCKET_NAME
+from oneiros.kernel.control_messages import (
+    LONGEST_REQUEST,
+    SOCKET_NAME,
+    Request,
+    parse_request,
+    request_line,
+)
 from oneiros.kernel.control_methods import control_methods
 from oneiros.kernel.label import PUBLIC
 from tests.kernel.fakes import FakeKernel, fake_system
@@ -218,6 +226,28 @@ def test_malformed_requests_are_refused_and_the_connection_goes_on(
             assert answer == {"id": "next", "result": []}
 
     run(test)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_line_is_a_request_or_refused(line: bytes) -> None:
+    with suppress(ControlError):
+        parse_request(line)
+
+
+@given(st.integers() | st.text(), st.text(), st.dictionaries(st.text(), json_values))
+def test_requests_arrive_as_they_were_sent(
+    number: int | str, method: str, params: dict[str, Any]
+) -> None:
+    line = request_line(Request(number, method, params))
+    assert line.count(b"\n") == 1
+    assert repr(parse_request(line)) == repr(Request(number, method, params))  # NaN is no NaN
 
 
 def test_a_line_without_end_is_refused_and_nothing_kept(tmp_path: Path) -> None:
