@@ -5,11 +5,11 @@ that user; 0 is root. Prints what the attempts came to, and what changed outside
 """
 
 import asyncio
+import atexit
 import json
 import os
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -44,8 +44,12 @@ async def main(mechanism: Mechanism, folder: Path) -> None:
     marked = {**os.environ, "MARKER": MARKER}
     (folder / "oneiros").mkdir()
     victim = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(100)", MARKER], env=marked
+        [sys.executable, "-c", "import time; time.sleep(100)", MARKER],
+        env=marked,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
+    atexit.register(victim.kill)
     tcp = socket.create_server(("127.0.0.1", 0))
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind(("127.0.0.1", 0))
@@ -91,8 +95,6 @@ async def main(mechanism: Mechanism, folder: Path) -> None:
         }.items()
         if is_reached(listening)
     ]
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
     result = {
         "ended": [ended.reason, ended.status],
         "output": confined.take_output().text(),
