@@ -144,6 +144,12 @@ def test_damaged_files_are_errors_and_no_crashes(name: str, choice: st.DataObjec
         assert str(error).startswith("a: ")
 
 
+@pytest.mark.parametrize("text", ["<title>", "<title ", "<", "<div>", "<b><i>", "&lt;"])
+def test_pages_made_to_be_slow_are_not(text: str) -> None:
+    """Anything quadratic would take hours here."""
+    extract_text("a.html", b"<html>" + 100_000 * text.encode())
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["a.txt", "a.html", "a.md", "a.docx", "a.pdf"]))
 def test_any_bytes_are_text_or_refused(data: bytes, name: str) -> None:

@@ -15,6 +15,7 @@ from oneiros.memory.extraction import ExtractedText, Form
 CountTokens = Callable[[Sequence[str]], list[int]]
 
 _HEADING_TOKENS = 48  # of a chunk's tokens, for the headings above it
+_CHARACTERS = 20  # of a token; a line with more of them is cut without counting
 _ATX = re.compile(r" {0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
 _SETEXT = re.compile(r" {0,3}(=+|-{3,})\s*$")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
@@ -128,10 +129,12 @@ def _cut(line: str, count: CountTokens, room: int) -> Iterator[tuple[str, int]]:
     """A line that fits, or its sentences, or its words, or its halves."""
     if not line.strip():
         return
-    (tokens,) = count([line])
-    if tokens <= room:
-        yield line, tokens
-        return
+    # A line of a megabyte is not counted again for each halving.
+    if len(line) <= _CHARACTERS * room:
+        (tokens,) = count([line])
+        if tokens <= room:
+            yield line, tokens
+            return
     for separator in (_SENTENCE, re.compile(r"\s+")):
         parts = [part for part in separator.split(line) if part]
         if len(parts) > 1:
@@ -216,7 +219,7 @@ def _code_blocks(lines: list[str]) -> Iterator[_Block]:
     """Definitions at the outermost level, each with what stands directly above it."""
     starts = [0]
     for number, line in enumerate(lines):
-        if line and not line[0].isspace() and _DEFINITION.match(line):
+        if line and not line[0].isspace() and _DEFINITION.match(line[:200]):
             start = number
             while (
                 start > starts[-1]

@@ -294,6 +294,8 @@ class Disk:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with self._lock:
+            if self._lock_file < 0:
+                raise DiskError(f"{self.root}: the disk was closed.")
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
                 yield

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -232,8 +233,9 @@ def html_text(html: str) -> ExtractedText:
     text = trafilatura.extract(
         html, output_format="markdown", include_links=False, include_tables=True
     )
-    found = re.search(r"<title[^>]*>(.*?)</title", html, re.IGNORECASE | re.DOTALL)
-    title = _line(_plain(found[1])) if found else ""
+    # Bounded, or a page of nothing but openings of titles would take hours.
+    found = re.search(r"<title[^<>]{0,200}>([^<]{1,500})<", html, re.IGNORECASE)
+    title = _line(unescape(found[1])) if found else ""
     return ExtractedText(_clean(text or _plain(html)), "markdown", title)
 
 
