@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oneiros.cli import local_kernel, options, output
+from oneiros.cli import options, output
 from oneiros.errors import ControlError
 
 if TYPE_CHECKING:
@@ -63,6 +62,9 @@ def start(
     Raises:
         ControlError: a kernel runs on the data folder already.
     """
+    import asyncio
+
+    from oneiros.cli import local_kernel
     from oneiros.kernel.control_client import is_running
     from oneiros.model.folders import data_folder
     from oneiros.server.logs import set_up_logs
@@ -89,6 +91,10 @@ def start(
 async def _run_kernel(
     settings: EngineSettings, name: str, folder: Path, files: Path | None
 ) -> None:
+    import asyncio
+
+    from oneiros.cli import local_kernel
+
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     loading = output.stderr().status(f"Loading {output.one_line(name)}")
@@ -114,6 +120,7 @@ async def _run_both(
     files: Path | None,
     listener: socket.socket,
 ) -> None:
+    from oneiros.cli import local_kernel
     from oneiros.server.app import create_app
     from oneiros.server.keys import KeyRing, key_file
     from oneiros.server.lifecycle import address_of, serve
@@ -138,6 +145,7 @@ async def _run_both(
 
 
 def _pool(name: str, settings: EngineSettings) -> ModelPool:
+    from oneiros.cli import local_kernel
     from oneiros.model import catalog
     from oneiros.server.model_pool import ModelPool
     from oneiros.server.model_sources import embedding_source, language_source

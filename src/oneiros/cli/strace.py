@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,8 @@ import typer
 from oneiros.cli import kernel, options
 
 if TYPE_CHECKING:
+    import asyncio
+
     from oneiros.kernel.control_client import AsyncControlClient
 
 EXAMPLE = "oneiros strace 3 -f"
@@ -31,12 +32,16 @@ def command(
     REFUSED) or the policy said no (DENY), the result, and how many seconds it took. With --json
     each call is a line of JSON.
     """
+    import asyncio
+
     asyncio.run(_trace(kernel.async_client(), pid, follow=follow, past=past, as_json=json))
 
 
 async def _trace(
     client: AsyncControlClient, pid: int, *, follow: bool, past: bool, as_json: bool
 ) -> None:
+    import asyncio
+
     from oneiros.cli.event_lines import SystemCalls
 
     calls = SystemCalls()
