@@ -122,7 +122,9 @@ def test_a_deadline_ends_the_interpreter_and_drops_what_it_changed(
     async def work(desk: Desk) -> None:
         await desk.run("x = 1")
         late = await desk.run("print('begun')\nopen('half', 'w').write('x')\nwhile True: pass")
-        assert late.text.startswith("begun\nThe interpreter ended: it took longer than 0.4 seconds.")
+        assert late.text.startswith(
+            "begun\nThe interpreter ended: it took longer than 0.4 seconds."
+        )
         assert "All variables are gone" in late.text
         assert desk.paths() == []
         again = await desk.run("x")

@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing it takes longer than all the rest
     from typing import Any
 
-    Settings = dict[str, Any]  # as `confined.py` writes them
+    Settings = dict[str, Any]  # as `mechanism.py` makes them
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
