@@ -20,6 +20,20 @@ TASK = (
     "2030, and tell me the valuation that the trend gives for 2030."
 )
 
+# The same in four messages, for a model that needs to be told how.
+STEPS = (
+    "Read {start} with fetch_page, then the list of rounds that it links to, then the page of each "
+    "round, with one call of fetch_page for each address. When you have read all of them, give me "
+    "a table of round, date, amount, valuation and the page's address.",
+    "Two valuations were not disclosed. Calculate the mean of valuation / amount of the other "
+    "rounds, and multiply the two amounts by it.",
+    "With python, write the table to valuations.csv, with valuations in millions of dollars, and "
+    "plot the valuations over time into valuations.png, on a log scale and with gridlines. There "
+    "are csv, numpy and matplotlib, and no pandas.",
+    "Add a trend line to the plot that goes on until 2030 (numpy.polyfit over the logarithms), and "
+    "tell me what it gives for 2030.",
+)
+
 # Round, date, amount and valuation in millions of dollars; None: not disclosed.
 ROUNDS = (
     ("Seed", "2015-03", 1.2, 6.0),
