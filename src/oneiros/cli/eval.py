@@ -13,6 +13,7 @@ from oneiros.cli import inputs, options, output
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from oneiros.engine.worker import EngineSettings
     from oneiros.evaluation.asking import Outcome
     from oneiros.evaluation.items import Suite
     from oneiros.evaluation.metrics import Estimate
@@ -30,7 +31,9 @@ def command(
             "--suite",
             "-s",
             metavar="NAME",
-            help="A suite, or `core` for all of the gauntlet's; may be given several times.",
+            help="A suite; several times for several. lambada, piqa, copa, winograd, winogrande, "
+            "boolq, commonsense_qa, openbook_qa, repeat_copy_logic (`core`: all of these), gsm8k, "
+            "spelling, counting, reversal, bits_per_byte.",
             show_default=False,
         ),
     ],
@@ -62,6 +65,18 @@ def command(
             envvar="ONEIROS_DATA", metavar="FOLDER", help="Where the benchmarks' data are."
         ),
     ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The UTF-8 text of `bits_per_byte`."),
+    ] = None,
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--no-chat",
+            show_default="if the model has a chat format",
+            help="Put the questions of gsm8k, spelling and counting as a conversation.",
+        ),
+    ] = None,
     answers: Annotated[
         Path | None,
         typer.Option(
@@ -82,12 +97,17 @@ def command(
     """
     import asyncio
 
+    from oneiros.engine.worker import EngineSettings
     from oneiros.evaluation.suites import Selection, suite_names
 
     names = suite_names(suite)
-    selection = Selection(data, limit, shots, seed, fixed_shots)
+    read = None if text is None else inputs.read_text(text)
+    selection = Selection(data, limit, shots, seed, fixed_shots, read)
+    settings = EngineSettings(
+        str(inputs.model_path(model)), threads=threads, context=context, kv_disk=0
+    )
     begun = time.perf_counter()
-    results, usage = asyncio.run(_run(model, names, selection, answers, threads, context))
+    results, usage = asyncio.run(_run(settings, model, names, selection, chat, answers))
     seconds = time.perf_counter() - begun
     if json:
         _print_json(model, results, selection, usage, seconds)
@@ -96,27 +116,32 @@ def command(
 
 
 async def _run(
+    settings: EngineSettings,
     name: str,
     suites: list[str],
     selection: Selection,
+    chat: bool | None,
     answers: Path | None,
-    threads: int | None,
-    context: int | None,
 ) -> tuple[list[SuiteResult], dict[str, int]]:
     from oneiros.engine.local_model import start_local_model
-    from oneiros.engine.worker import EngineSettings
     from oneiros.evaluation.answer_file import AnswerFile
     from oneiros.evaluation.evaluate import evaluate
     from oneiros.evaluation.results import suite_result
     from oneiros.evaluation.suites import build_suite
 
-    settings = EngineSettings(
-        str(inputs.model_path(name)), threads=threads, context=context, kv_disk=0
-    )
-    built = [build_suite(suite, selection) for suite in suites]
     with output.stderr().status(f"Loading {output.one_line(name)}"):
         model = await start_local_model(settings, name)
     try:
+        built = [
+            build_suite(
+                suite,
+                selection,
+                tokenizer=model.tokenizer,
+                context=model.context,
+                chat=model.chat_format is not None if chat is None else chat,
+            )
+            for suite in suites
+        ]
         with AnswerFile(answers, model.name, model.sha256, model.context) as file, _Bars() as bars:
             outcomes = await evaluate(model, built, file, bars.show)
         statistics = await model.service.statistics()
