@@ -52,6 +52,7 @@ class _Block:
     lines: tuple[str, ...]
     start: int
     heading: tuple[str, ...]
+    heading_line: int = 0  # of the innermost one
 
 
 def split_into_chunks(
@@ -70,6 +71,10 @@ def split_into_chunks(
     above = (title,) if title else ()
     for heading, blocks in _sections(_BLOCKS[extracted.form](lines)):
         head = _fitting(" > ".join((*above, *heading)), count, min(_HEADING_TOKENS, longest // 3))
+        if heading and not head.endswith(" ".join(heading[-1].split())):
+            # It is too long to stand above its chunks, and must be found all the same.
+            line = blocks[0].heading_line
+            blocks = [_Block((heading[-1],), line, heading, line), *blocks]
         room = longest - (count([head])[0] if head else 0)
         chunks += _packed(blocks, head, count, room)
     return chunks
@@ -176,12 +181,13 @@ def _markdown_blocks(lines: list[str]) -> Iterator[_Block]:
     headings: dict[int, str] = {}
     taken: list[str] = []
     fence = ""
+    above = 0  # the line of the last heading
     empty: _Block | None = None  # the last heading, while nothing stands below it
 
     def block(before: int) -> Iterator[_Block]:
         nonlocal empty
         if taken:
-            yield _Block(tuple(taken), before - len(taken), tuple(headings.values()))
+            yield _Block(tuple(taken), before - len(taken), tuple(headings.values()), above)
             taken.clear()
             empty = None
 
@@ -200,9 +206,9 @@ def _markdown_blocks(lines: list[str]) -> Iterator[_Block]:
             yield from block(number)
             if empty and level <= max(headings):
                 yield empty
-            above = {k: v for k, v in headings.items() if k < level}
-            empty = _Block((name,), first, tuple(above.values()))
-            headings = above | {level: name}
+            headings = {k: v for k, v in headings.items() if k < level}
+            empty = _Block((name,), first, tuple(headings.values()), above)
+            headings[level], above = name, first
         elif found := _FENCE.match(line):
             fence = found[1]
             taken.append(line)
