@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("name", ["agent", "engine", "compression", "serving", "tokenizer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "agent",
+        "engine",
+        "compression",
+        pytest.param("memory", marks=pytest.mark.long),
+        "serving",
+        "tokenizer",
+    ],
+)
 def test_a_quick_run_prints_one_json_object(project_folder: Path, name: str) -> None:
     program = project_folder / "bench" / f"{name}.py"
     run = subprocess.run(

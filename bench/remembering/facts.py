@@ -42,7 +42,7 @@ The code of the garage door is 7319.|What is the code of the garage door?|7319
 My dentist is Dr Okonkwo.|Who is my dentist?|Okonkwo
 We are moving to Ghent in spring.|To which city are we moving?|Ghent
 I play the bassoon in an amateur orchestra.|Which instrument do I play?|bassoon
-My daughter starts school on 4 September.|On which day does my daughter start school?|4 September/September 4/4th of September
+My son starts school on 4 September.|On which day does my son start school?|4 September/September 4
 The invoice for the roof was 8,450 euros.|How much was the invoice for the roof?|8,450
 My blood type is AB negative.|What is my blood type?|AB neg
 The wifi at the cabin is called Larkspur.|What is the wifi at the cabin called?|Larkspur
@@ -64,7 +64,7 @@ I once broke my left ankle skiing.|What did I break when skiing?|ankle
 My cat's vet is in Harbour Street.|In which street is my cat's vet?|Harbour
 I keep the spare key under the blue flowerpot.|Where do I keep the spare key?|flowerpot
 My son's teacher is called Mr Abernathy.|What is my son's teacher called?|Abernathy
-Our anniversary is on 17 June.|When is our anniversary?|17 June/June 17/17th of June
+Our anniversary is on 17 June.|When is our anniversary?|17 June/June 17
 The project at work is codenamed Juniper.|What is the codename of the project at work?|Juniper
 I'm learning Georgian in the evenings.|Which language am I learning in the evenings?|Georgian
 My shoe size is 43.|What is my shoe size?|43

@@ -31,8 +31,8 @@ _QUESTION = (
     "to be looked up, and so on, until a value is no key. Answer with the last value only."
 )
 _LOOK_UP = (
-    "Look up with recall: call it with the key, then with the value that you find, again and again "
-    "until no message says that the value is a key."
+    "Never answer at once. Call recall with the key. When that says its value, call recall with "
+    "the value, and so on. When recall says no value for what you asked, that is the answer."
 )
 
 
@@ -102,7 +102,7 @@ async def facts_of_summary(setting: Setting, turns: Sequence[Turn]) -> float:
 
     async def write(prompt: str) -> str:
         asked: Message = {"role": "user", "content": prompt}
-        text = await _reply(LocalConversation(model, [asked]), 200)
+        text = await _reply(LocalConversation(model, [asked]), min(200, model.context // 8))
         say(f"  notes: {text[:100]!r}")
         return text
 

@@ -31,6 +31,7 @@ RELEVANT = 0.45
 DOCUMENTS = "documents"  # the folder of the disk for long messages
 
 _REMINDED = 3  # passages that come unasked
+_NEARLY = 0.8  # of the best passage's score, for others to come with it
 _REMINDED_CHARACTERS = 1_200
 _EMBEDDED = 256  # passages after an eviction: more than one evicts, and a few seconds' work
 _EMBEDDED_FIRST = 64  # of these, those that a search by meaning waits for
@@ -167,10 +168,13 @@ class ContextMemory:
             if page.kind is PageKind.RECALLED
             for number in page.stands_for
         }
+        least = _NEARLY * max((one.score for one in found), default=0.0)
         found = [
             one
             for one in found
-            if (one.similarity or 0.0) >= RELEVANT and one.page_id not in quoted
+            if (one.similarity or 0.0) >= RELEVANT
+            and one.score >= least
+            and one.page_id not in quoted
         ]
         chosen: list[Recalled] = []
         for one in found[:_REMINDED]:
