@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -218,9 +219,18 @@ class Disks:
 
 
 async def _keep_indexed(index: Index, disk: Disk) -> None:
-    """Index what changed among the files, from time to time."""
+    """Index what changed among the files, from time to time; cancelled, it leaves the databases."""
+    ending = threading.Event()
     while True:
-        synced = await asyncio.to_thread(sync_disk, index, disk)
+        work = asyncio.ensure_future(
+            asyncio.to_thread(sync_disk, index, disk, stopped=ending.is_set)
+        )
+        try:
+            synced = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            ending.set()
+            await asyncio.wait({work})  # a thread goes on: the databases are closed next
+            raise
         for path, problem in synced.problems.items():
             _log.info("%s cannot be searched: %s", path, problem)
         await asyncio.sleep(_INDEX_EVERY)
