@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -37,7 +36,8 @@ def start(home: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str
 
     def run(*options: str) -> tuple[subprocess.Popen[str], str]:
         command = [sys.executable, "-m", "oneiros", "--context", "1024", *options]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
+        with (home / "stderr").open("a") as errors:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         started.append(process)
         said = ""
         assert process.stdout is not None
@@ -84,16 +84,17 @@ def test_kernel_and_server_share_a_model_and_processes_outlive_a_kill(
     (process,) = json.loads(oneiros("ps", "--json").stdout)
     assert process["title"] == "Say hello."
     assert process["used"]["tokens"] > 0
-    assert "same state" in oneiros("replay", str(pid)).stdout
+    assert client.call("replay", pid=pid) == client.call("process", pid=pid)["events"]
 
     kernel.kill()  # the machine's power, say
     kernel.wait()
     kernel, said = start("--no-server")
     assert "1 go on" in facts(said)["processes"]
     assert facts(said)["model API"] == "none"
-    assert json.loads(oneiros("ps", "--json").stdout)[0]["pid"] == pid
+    assert client.call("process", pid=pid)["status"] == "waiting"
     kernel.send_signal(signal.SIGINT)
     assert kernel.wait(30) == 0
+    assert "Traceback" not in (home / "stderr").read_text()
     assert not is_running(home)
 
 
