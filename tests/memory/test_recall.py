@@ -179,6 +179,20 @@ def test_only_what_clearly_bears_on_a_message_comes_by_itself(setting: Setting) 
     assert relevant(replace(state, pages=(quoted,)), "Who has a birthday in May?") is None
 
 
+def test_names_in_what_comes_bring_what_else_has_them(setting: Setting) -> None:
+    order, customer, other = setting.evict(
+        1,
+        "Order INV-22310 is for customer C-99-120.",
+        "The contact of C-99-120 is Ms Adeyemi, since X7-common left.",
+        "X7-common was sold.",
+    )
+    setting.evict(1, *(f"Report {n} speaks of X7-common." for n in range(4)))
+    found = setting.memory.relevant(setting.states[1], "Whom do I call about order INV-22310?")
+    assert found is not None
+    assert found.pages == (order, customer)
+    assert other not in found.pages
+
+
 def test_a_long_message_is_kept_and_read_in_parts(setting: Setting) -> None:
     state = setting.states[1]
     text = "".join(f"Paragraph {number}: {'word ' * 60}\n\n" for number in range(40))

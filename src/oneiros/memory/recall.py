@@ -8,6 +8,7 @@ into the index.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ _NEARLY = 0.8  # of the best passage's score, for others to come with it
 _REMINDED_CHARACTERS = 1_200
 _EMBEDDED = 256  # passages after an eviction: more than one evicts, and a few seconds' work
 _EMBEDDED_FIRST = 64  # of these, those that a search by meaning waits for
+_FOLLOWED = 5  # passages beside those that have names that stand in them
+_LOOK_UPS = 12  # names that are looked up for one message
+_RARE = 3  # passages that may have a name
+_NAME = re.compile(r"[A-Za-z0-9]+(?:[-_:@#/.][A-Za-z0-9]+)*")
+_SHORTEST_NAME = 6  # characters
 _CANDIDATES = 24  # passages among which there may be several of one page, and other processes'
 _QUERY = 1_000  # characters of a message that are searched for
 
@@ -184,9 +190,34 @@ class ContextMemory:
         if not chosen:
             return None
         chosen.sort(key=lambda one: one.page_id)
+        chosen += self._followed(state, chosen, quoted)
         lines = ["[This was said earlier, and left the context:]", *map(str, chosen)]
         label = join_all(one.label for one in chosen)
         return Reminder("\n".join(lines), label, tuple(one.page_id for one in chosen))
+
+    def _followed(
+        self, state: ProcessState, found: list[Recalled], quoted: set[int]
+    ) -> list[Recalled]:
+        """Passages that have a name which stands in those found, or in one followed before.
+
+        Names are what people look up by its letters and digits: an order's or a key's. One that
+        many passages have leads nowhere.
+        """
+        known = quoted | {one.page_id for one in found}
+        names = dict.fromkeys(name for one in found for name in _names(one.text))
+        asked: set[str] = set()
+        followed: list[Recalled] = []
+        while len(asked) < _LOOK_UPS and (name := next((n for n in names if n not in asked), "")):
+            asked.add(name)
+            having = [one for one in self._search(state, name) if name in _names(one.text)]
+            if len(having) > _RARE:
+                continue
+            for one in having:
+                if one.page_id not in known and len(one.text) <= _REMINDED_CHARACTERS // 2:
+                    known.add(one.page_id)
+                    followed.append(one)
+                    names |= dict.fromkeys(_names(one.text))
+        return followed[:_FOLLOWED]
 
     def _search(self, state: ProcessState, query: str) -> list[Recalled]:
         """The best passage of each page that fits."""
@@ -209,6 +240,15 @@ class ContextMemory:
             self._index.embed(owner, _EMBEDDED)
         except DiskError as error:  # found by words until the next try
             _log.warning("evicted pages of %s are not embedded: %s", owner, error)
+
+
+def _names(text: str) -> list[str]:
+    """Words of letters and digits, with what joins their parts: an order's number, a key."""
+    return [
+        word
+        for word in _NAME.findall(text)
+        if len(word) >= _SHORTEST_NAME and re.search("[A-Za-z]", word) and re.search("[0-9]", word)
+    ]
 
 
 def _kind(pid: int) -> str:
