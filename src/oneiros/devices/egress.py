@@ -110,7 +110,7 @@ class Egress:
 
     async def _one(self, app: str, url: httpx.URL, accept: Sequence[str]) -> Fetched | httpx.URL:
         """One request's answer, or where it was redirected to."""
-        addresses = await self._addresses(app, url)
+        addresses = await self.addresses(app, url)
         for n, address in enumerate(addresses, 1):
             try:
                 return await self._request(url, address, accept)
@@ -124,8 +124,12 @@ class Egress:
                 raise ToolError(f"{url.host} sent what cannot be read ({error}).") from error
         raise ToolError(f"{url.host} has no address.")
 
-    async def _addresses(self, app: str, url: httpx.URL) -> Sequence[str]:
-        """The addresses of a host that an app may reach."""
+    async def addresses(self, app: str, url: httpx.URL) -> Sequence[str]:
+        """The addresses of a host, looked up now, where an app may reach it.
+
+        Raises:
+            ToolError: it may not, or there is no such host.
+        """
         host = _host(url)
         port = _PORTS[url.scheme] if url.port is None else url.port
         private = self._permission(app, host, port)

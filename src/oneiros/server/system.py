@@ -16,6 +16,7 @@ from oneiros.apps import one_call
 from oneiros.apps.agent import Agent
 from oneiros.apps.prompts import SYSTEM
 from oneiros.devices.calculator import calculator
+from oneiros.devices.chromium import Chromium, interactive_browser
 from oneiros.devices.clock import Timers, clock
 from oneiros.devices.egress import Egress, SiteList
 from oneiros.devices.files import files as file_tools
@@ -117,6 +118,11 @@ async def boot(
         servers = McpServers(folder, files=disks.of, reserved=own) if settings.mcp else None
         if servers is not None:
             stack.push_async_callback(servers.close)
+        sites = folder / "sites.txt"
+        egress = Egress(SiteList(sites), where=str(sites))
+        chromium = Chromium(egress, disks.of) if interactive_browser() else None
+        if chromium is not None:
+            stack.push_async_callback(chromium.close)
         workspaces = Workspaces(disks.of)
         stack.push_async_callback(workspaces.close)
 
@@ -152,7 +158,8 @@ async def boot(
             find(disks.of, index),
             python(workspaces),
             terminal(workspaces),
-            *_network(folder, index, settings.searxng),
+            *_search(index, egress, settings.searxng),
+            *(chromium.tools() if chromium else ()),
         ]:
             own[tool.name] = tool
 
@@ -185,10 +192,8 @@ async def boot(
         yield system
 
 
-def _network(folder: Path, index: Index, searxng: str | None) -> list[Tool]:
-    """What reaches other machines, behind the one guard."""
-    sites = folder / "sites.txt"
-    egress = Egress(SiteList(sites), where=str(sites))
+def _search(index: Index, egress: Egress, searxng: str | None) -> list[Tool]:
+    """Pages of the web as text, and the search for them."""
     fetched = FetchedPages(index)
     providers: list[SearchProvider] = [fetched]
     if searxng is not None:
