@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from oneiros.cli import train_base, train_chat, train_merge, train_tokenizer
+from oneiros.cli import train_base, train_chat, train_data, train_merge, train_tokenizer
 
 if TYPE_CHECKING:
     from oneiros.cli.app import Command
 
-app = typer.Typer(help="Make a model: tokenizer, base model, assistant.", no_args_is_help=True)
+app = typer.Typer(help="Make a model: data, tokenizer, base, assistant.", no_args_is_help=True)
 
 COMMANDS: dict[str, Command] = {
+    "data": train_data,
     "tokenizer": train_tokenizer,
     "base": train_base,
     "chat": train_chat,

@@ -7,7 +7,20 @@ from contextlib import contextmanager
 
 from oneiros.errors import OneirosError
 
-_PACKAGES = {"torch", "rustbpe", "tiktoken", "matplotlib"}
+_PACKAGES = {
+    "torch",
+    "rustbpe",
+    "tiktoken",
+    "matplotlib",
+    "datatrove",
+    "loguru",
+    "py3langid",
+    "pyarrow",
+    "regex",
+    "tldextract",
+    "warcio",
+    "xxhash",
+}
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""From crawled pages and collected files to clean documents and token shards."""
