@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from oneiros.engine.embedding import Embedder, load_embedder
+from oneiros.errors import DiskError
 from oneiros.kernel.events import Budget
 from oneiros.kernel.label import USER, Label
 from oneiros.kernel.state import ProcessState
 from oneiros.memory.disk import Disk
 from oneiros.memory.documents import read_part
-from oneiros.memory.index import Index
+from oneiros.memory.index import Document, Index
 from oneiros.memory.pages import Page, PageKind
 from oneiros.memory.recall import ContextMemory
 
@@ -177,6 +178,22 @@ def test_only_what_clearly_bears_on_a_message_comes_by_itself(setting: Setting) 
         stands_for=(ada,),
     )
     assert relevant(replace(state, pages=(quoted,)), "Who has a birthday in May?") is None
+
+
+def test_a_full_disk_makes_pages_findable_later(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = setting.index.add
+
+    def full(document: Document, *, embed: bool = True) -> bool:
+        raise DiskError("the disk is full")
+
+    monkeypatch.setattr(setting.index, "add", full)
+    setting.evict(1, ADA)
+    assert setting.found(1, "birthday") == []
+    monkeypatch.setattr(setting.index, "add", add)
+    setting.evict(1, BOAT)
+    assert setting.found(1, "birthday")[0] == ADA
 
 
 def test_names_in_what_comes_bring_what_else_has_them(setting: Setting) -> None:

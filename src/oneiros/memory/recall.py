@@ -81,6 +81,7 @@ class ContextMemory:
         self._disks = disks
         self._index = index
         self._lookup = lookup
+        self._waiting: list[Document] = []  # that the index could not take
         self._queued: set[str] = set()  # owners whose pages are about to be embedded
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="embed pages")
 
@@ -118,8 +119,7 @@ class ContextMemory:
     def evicted(self, state: ProcessState, page: Page, text: str) -> None:
         """Make a page findable that leaves the context: by its words now, by its meaning soon.
 
-        Raises:
-            DiskError: the index cannot be written.
+        Where the disk is full this is done with the next page for which there is room.
         """
         if page.kind not in SAID or not text.strip():
             return
@@ -131,7 +131,14 @@ class ContextMemory:
             label=page.label,
             sha256=page.message,
         )
-        self._index.add(document, embed=False)
+        self._waiting.append(document)
+        try:
+            while self._waiting:
+                self._index.add(self._waiting[0], embed=False)
+                self._waiting.pop(0)
+        except DiskError as error:  # the conversation goes on, and this is tried again
+            _log.warning("%d evicted pages cannot be found: %s", len(self._waiting), error)
+            return
         if state.owner not in self._queued:
             self._queued.add(state.owner)
             self._worker.submit(self._embed, state.owner)
