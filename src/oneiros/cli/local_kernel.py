@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,16 +61,18 @@ async def open_system(
         settings: load the model.
         name: what it is called.
         folder: of the data.
-        files: the user's files; None: a folder in the data folder.
+        files: the user's files; None: as `oneiros.toml` says.
         shutdown: called when a client asks for the end.
         child: whether the engine gets a process of its own.
     """
     from oneiros.engine.local_model import start_local_model
-    from oneiros.server.system import SystemSettings, boot
+    from oneiros.server.system import boot
+    from oneiros.server.system_file import read_system_file
 
+    places = read_system_file(folder)
+    places = replace(places, files=files or places.files)
     model = await start_local_model(settings, name, child=child)
     try:
-        places = SystemSettings(folder=folder, files=files)
         async with boot(places, model, embedder(), shutdown) as system:
             yield system
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,7 @@ Files = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        show_default="files in the data folder",
+        show_default="as oneiros.toml says, or files in the data folder",
         help="The files that processes work with.",
     ),
 ]
@@ -126,11 +127,14 @@ async def _run_both(
     from oneiros.server.lifecycle import address_of, serve
     from oneiros.server.mcp_endpoint import McpEndpoint
     from oneiros.server.settings import Settings
-    from oneiros.server.system import SystemSettings, boot
+    from oneiros.server.system import boot
+    from oneiros.server.system_file import read_system_file
     from oneiros.server.tool_calls import KernelCalls
 
     pool = _pool(name, settings)
-    places = SystemSettings(folder=folder, files=files, address=f"{address_of(listener)}/v1")
+    places = read_system_file(folder)
+    address = f"{address_of(listener)}/v1"
+    places = replace(places, files=files or places.files, address=address)
     async with AsyncExitStack() as stack:
         with output.stderr().status(f"Loading {output.one_line(name)}"):
             lease = await pool.lease(name, "language")

@@ -130,8 +130,13 @@ async def boot(
             return own if servers is None else {**servers.tools(), **own}
 
         name = model.name
+        others = settings.others
+        for other in others:
+            stack.push_async_callback(other.model.close)
         open_models = OpenModels(
-            {name: model} | {other.name: other.model for other in settings.others}, name
+            {name: model} | {other.name: other.model for other in others},
+            name,
+            {one.name: (one.price.prompt, one.price.reply) for one in others if one.price},
         )
         kernel = Kernel(
             journal,
@@ -152,7 +157,7 @@ async def boot(
             *clock(timers),
             human(),
             *processes(kernel),
-            *models(settings.others),
+            *models(others),
             *memory(disks.of, remembered),
             *file_tools(disks.of),
             find(disks.of, index),
