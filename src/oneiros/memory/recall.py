@@ -36,6 +36,7 @@ _NEARLY = 0.8  # of the best passage's score, for others to come with it
 _REMINDED_CHARACTERS = 1_200
 _EMBEDDED = 256  # passages after an eviction: more than one evicts, and a few seconds' work
 _EMBEDDED_FIRST = 64  # of these, those that a search by meaning waits for
+_FAR_LESS = 0.5  # of the best passage's score
 _FOLLOWED = 5  # passages beside those that have names that stand in them
 _LOOK_UPS = 12  # names that are looked up for one message
 _RARE = 3  # passages that may have a name
@@ -156,12 +157,15 @@ class ContextMemory:
     def recall(self, state: ProcessState, query: str, limit: int = 5) -> list[Recalled]:
         """Passages of what left a process's context, those that fit a query best first.
 
+        What fits far less than the best is left out: small models take it for an answer, too.
+
         Args:
             state: of the process.
             query: words, or a question.
             limit: how many pages at most.
         """
-        return self._search(state, query)[:limit]
+        found = self._search(state, query)[:limit]
+        return [one for one in found if one.score >= _FAR_LESS * found[0].score]
 
     def relevant(self, state: ProcessState, text: str) -> Reminder | None:
         """What left the context and clearly bears on a message; None: nothing does.
