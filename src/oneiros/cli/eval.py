@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,7 +94,9 @@ def command(
     """Measure how good a model is at known benchmarks.
 
     Accuracies come with 95 % confidence intervals, the baseline of who does not read the
-    questions, and the centred accuracy between that (0) and all right (1).
+    questions, and the centred accuracy between that (0) and all right (1). For the reversal
+    curse: in how many items the model would write the right text itself, and its negative
+    log-likelihood in nats.
     """
     import asyncio
 
@@ -107,7 +110,12 @@ def command(
         str(inputs.model_path(model)), threads=threads, context=context, kv_disk=0
     )
     begun = time.perf_counter()
-    results, usage = asyncio.run(_run(settings, model, names, selection, chat, answers))
+    try:
+        results, usage = asyncio.run(_run(settings, model, names, selection, chat, answers))
+    except KeyboardInterrupt:
+        if answers is not None and answers.exists():
+            print(f"oneiros: stopped; the same command goes on from {answers}.", file=sys.stderr)
+        raise
     seconds = time.perf_counter() - begun
     if json:
         _print_json(model, results, selection, usage, seconds)
@@ -207,6 +215,10 @@ def _print_table(
     table.add_column("suite")
     for name in ("shots", "items", "score", "95 %", "baseline", "centred"):
         table.add_column(name, justify="right")
+    written = any(r.exact is not None for r in results)
+    if written:
+        table.add_column("written", justify="right")  # greedily, by the model itself
+        table.add_column("nats", justify="right")
     for r in results:
         accuracy = r.metric == "accuracy"
         table.add_row(
@@ -217,6 +229,8 @@ def _print_table(
             _interval(r.estimate, percent=accuracy),
             "" if r.baseline is None else f"{r.baseline:.1%}",
             "" if r.centred is None else f"{r.centred:+.3f}",
+            *(["" if r.exact is None else f"{r.exact:.1%}"] if written else []),
+            *(["" if r.nats is None else f"{r.nats:.2f}"] if written else []),
         )
     output.stdout().print(table)
     mean = core_mean(results, selection.seed)

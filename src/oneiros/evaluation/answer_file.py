@@ -6,11 +6,11 @@ that the model is shown in it: what was asked in other words, with other example
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from oneiros.errors import EvaluationError
 from oneiros.evaluation.asking import Outcome
@@ -27,11 +27,11 @@ class AnswerFile:
         """Open or begin a file; with None, keep the answers in memory only.
 
         Raises:
-            EvaluationError: the file has other content, or is another model's.
+            EvaluationError: the file has other content, is another model's, or is being written.
             OSError: it cannot be read or written.
         """
         self._known: dict[tuple[Any, ...], Outcome] = {}
-        self._file = None
+        self._file: BinaryIO | None = None
         if path is None:
             return
         head = {
@@ -40,9 +40,15 @@ class AnswerFile:
             "model_sha256": model_sha256,
             "context": context,
         }
-        whole = self._read(path, head) if path.exists() and path.stat().st_size else 0
-        self._file = path.open("ab")
-        self._file.truncate(whole)  # a line that was cut by the end of the last run
+        file = path.open("a+b")
+        try:
+            _lock(file, path)
+            whole = self._read(file, path, head)
+            file.truncate(whole)  # a line that was cut by the end of the last run
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
         if not whole:
             self._write(head)
 
@@ -71,9 +77,10 @@ class AnswerFile:
         if self._file is not None:
             self._file.close()
 
-    def _read(self, path: Path, head: dict[str, Any]) -> int:
+    def _read(self, file: BinaryIO, path: Path, head: dict[str, Any]) -> int:
         """Take over what is in a file; returns the length of its whole lines in bytes."""
-        data = path.read_bytes()
+        file.seek(0)
+        data = file.read()
         whole = data.rfind(b"\n") + 1
         for number, line in enumerate(data[:whole].splitlines(), 1):
             try:
@@ -86,11 +93,10 @@ class AnswerFile:
                 raise EvaluationError(
                     f"{path}, line {number}: this is no file of answers. Name another one."
                 ) from None
-        if whole and found != head:
+        if whole and found | {"model": head["model"]} != head:
             raise EvaluationError(
-                f"{path} has the answers of {found['model']} with a context of "
-                f"{found['context']:,} tokens, which cannot go on with this model. Name another "
-                "file, or remove this one."
+                f"{path} has the answers of another model, {found['model']} with a context of "
+                f"{found['context']} tokens. Name another file, or remove this one."
             )
         if data and not whole and not b'{"oneiros_eval"'.startswith(data[:15]):
             raise EvaluationError(f"{path}: this is no file of answers. Name another one.")
@@ -98,7 +104,12 @@ class AnswerFile:
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self._file.write(json.dumps(record).encode() + b"\n")
             self._file.flush()
-            if "oneiros_eval" in record:
-                os.fsync(self._file.fileno())
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise EvaluationError(f"{path}: another evaluation is writing to it.") from None

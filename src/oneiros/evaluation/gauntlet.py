@@ -78,16 +78,20 @@ def benchmark_suite(
     count = benchmark.shots if shots is None else shots
     items: dict[int, Item] = {}
     for index in choose(len(records)):
-        key = f"{seed} {name}" if fixed_shots else f"{seed} {name} {index}"
+        key = f"{seed} {name} examples" if fixed_shots else f"{seed} {name} {index}"
         examples = [records[i] for i in examples_for(index, len(records), count, Random(key))]
         items[index] = _item(benchmark, examples, records[index])
     return Suite(name, count, items, _baseline(benchmark, records))
 
 
 def examples_for(index: int, count: int, shots: int, random: Random) -> list[int]:
-    """Which of `count` items are shown before item `index`: never that one itself."""
+    """Which of `count` items are shown before item `index`: never that one itself.
+
+    Where it is drawn, another takes its place, so that fixed examples stay the same up to there.
+    """
     drawn = random.sample(range(count), min(shots + 1, count))
-    return [i for i in drawn if i != index][:shots]
+    shown, spare = drawn[:shots], drawn[shots:]
+    return [j for i in shown for j in ([i] if i != index else spare)]
 
 
 def _item(benchmark: Benchmark, examples: Sequence[Record], record: Record) -> Item:

@@ -71,7 +71,7 @@ def spelt(text: str) -> str | None:
 STYLES = {
     "gsm8k": Style(3, "Let's think step by step. ", final_number, 320),
     "spelling": Style(3, "", spelt, 64),
-    "counting": Style(3, "", first_number, 48),
+    "counting": Style(3, "", first_number, 32),
 }
 
 
@@ -101,7 +101,7 @@ def question_suite(
     count = style.shots if shots is None else shots
     items: dict[int, Item] = {}
     for index in choose(len(questions)):
-        key = f"{seed} {name}" if fixed_shots else f"{seed} {name} {index}"
+        key = f"{seed} {name} shots" if fixed_shots else f"{seed} {name} {index}"
         drawn = examples_for(-1, len(examples), count, Random(key))
         shown = [e for i in drawn if (e := examples[i]).text != questions[index].text]
         items[index] = question_item(style, shown, questions[index], chat=chat)
@@ -157,5 +157,5 @@ def counting(random: Random, count: int) -> list[Question]:
         letter = random.choice(letters)
         answer = str(word.count(letter))
         text = f'How many times is the letter "{letter}" in the word "{word}"?'
-        questions.append(Question(text, f"{'-'.join(word)}: {answer}", answer))
+        questions.append(Question(text, answer, answer))
     return questions
