@@ -112,6 +112,7 @@ def test_a_prompt_beyond_the_context_is_refused_by_how_much() -> None:
         oneiros.load("smollm2-135m", context=9000)
 
 
+@pytest.mark.long
 def test_positions_up_to_the_end_of_an_8k_context(model: LanguageModel) -> None:
     """A text that repeats itself stays predictable right to the last position."""
     text = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back. "

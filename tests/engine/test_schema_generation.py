@@ -80,7 +80,7 @@ async def generate_all(
     return await asyncio.gather(*map(one, wanted))
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [80, pytest.param(1000, marks=pytest.mark.long)])
 def test_complete_arguments_of_real_tools_are_valid(
     model: LanguageModel, service: ThreadedEngine, count: int
 ) -> None:
