@@ -125,7 +125,7 @@ class Agent:
             return None
         if turn.count(Notice.REPEATS):
             return prompts.account("you repeat yourself")
-        return prompts.repeats(what)
+        return prompts.repeats(what, failed=turn.last is not None and turn.last.failed)
 
     def _account(self, view: View, turn: Turn) -> Action:
         """Ask for the account, or end with it."""

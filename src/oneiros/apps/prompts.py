@@ -11,8 +11,8 @@ from enum import StrEnum
 SYSTEM = (
     "You are Oneiros, an assistant that acts through tools. Find out, compute and change things "
     "with tools; do not guess. Use names, addresses and numbers exactly as they are given. Call "
-    "tools that do not depend on each other at once. When all is done, answer briefly with the "
-    "result."
+    "tools that do not depend on each other at once. When all is done, call answer, or say the "
+    "result briefly."
 )
 
 
@@ -48,9 +48,10 @@ def malformed(tool: str) -> str:
     return f"{Notice.MALFORMED}. Call {tool} again.]"
 
 
-def repeats(what: str) -> str:
+def repeats(what: str, *, failed: bool) -> str:
     """When calls and results come again and again."""
-    return f"{Notice.REPEATS}: {what}. Try another way, or answer with what you know.]"
+    advice = "Try another way" if failed else "Answer with the results that are there"
+    return f"{Notice.REPEATS}: {what}. {advice}.]"
 
 
 def account(why: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from oneiros.kernel.tools import Tool
@@ -24,8 +24,8 @@ FEW = 4
 MOST_PER_REQUEST = 4
 """That one message adds, beside those that they hand over to."""
 
-# Shown to every request: it can do what no other tool can.
-CORE = ("python",)
+# Shown to a request that seems to need hardly anything: with these most things can be done.
+CORE = ("python", "read_file")
 
 # Whoever has the first will need the others: their arguments or results are about the same things.
 HAND_OFFS: Mapping[str, tuple[str, ...]] = {
@@ -38,6 +38,7 @@ HAND_OFFS: Mapping[str, tuple[str, ...]] = {
     "spawn": ("wait",),
 }
 
+_HARDLY = 2  # tools
 _RELATIVE = 0.5  # share of the best tool's score that others need
 _NAME_WEIGHT, _PARAMETER_WEIGHT = 3, 1  # times that their words count
 _SATURATION, _LENGTH = 1.2, 0.6  # BM25's k1 and b
@@ -55,7 +56,7 @@ _CUES = tuple(
         (r"\d\s*[-+*/^×÷]\s*\(?\d+|\d\s*%|\d+ per ?cent|square root", "calculate exact"),
         (r"\d+ (?:times|plus|minus|divided by) \d+|convert|together|area", "calculate exact"),
         (r"how (?:many|much)|sum|total|average|mean|median|product|most often", "python code"),
-        (r"code|script|program|plot|chart|csv|regression|sort|primes?", "run python code"),
+        (r"code|script|program|plot|chart|csv|regression|sort|numbers|random", "run python code"),
         (r"change|replace|rename|correct|add the line|append", "edit replace file"),
         (r"remind|alarm|timer|tomorrow|in \d+ (?:seconds|minutes|hours|days)", "timer time"),
         (r"today|now|what time|clock|weekday|day of the week", "time day"),
@@ -96,9 +97,12 @@ def choose_tools(requests: Sequence[str], tools: Sequence[Tool]) -> tuple[str, .
         return tuple(tool.name for tool in tools)
     documents = [_document(tool) for tool in tools]
     there = {tool.name for tool in tools}
-    shown = dict.fromkeys(name for name in CORE if name in there)
+    shown: dict[str, None] = {}
     for request in requests:
-        for name in _needed(request, documents):
+        needed = _needed(request, documents)
+        if len(needed) < _HARDLY:
+            needed += [name for name in CORE if name in there]
+        for name in needed:
             shown[name] = None
             shown |= dict.fromkeys(_handed_to(name, documents))
     return tuple(shown)
@@ -113,14 +117,24 @@ def _needed(request: str, documents: Sequence[_Document]) -> list[str]:
     needed: dict[str, None] = {}
     for cue in cues:
         needed |= dict.fromkeys(_ranked(_words(cue), documents)[:_PER_CUE])
-    room = max(0, MOST_PER_REQUEST - len(needed))
-    return [*needed, *_ranked(_words(words), documents, needed)[:room]]
+    said = frozenset(_words(words))
+    speaking = [document for document in documents if _speaks(document, said)]
+    for name in _ranked(sorted(said), speaking):
+        if len(needed) < MOST_PER_REQUEST:
+            needed[name] = None
+    return list(needed)
 
 
-def _ranked(
-    words: Iterable[str], documents: Sequence[_Document], without: Container[str] = ()
-) -> list[str]:
+def _speaks(document: _Document, words: frozenset[str]) -> bool:
+    """Whether more than one stray word of a description is what a request says."""
+    name = _words(_CAMEL.sub(" ", document.tool.name))
+    return not words.isdisjoint(name) or len(words.intersection(document.words)) > 1
+
+
+def _ranked(words: Iterable[str], documents: Sequence[_Document]) -> list[str]:
     """The tools that speak of these words, best first; equal ones in the order of their names."""
+    if not documents:
+        return []
     lengths = sum(document.length for document in documents) / len(documents)
     scores: dict[str, float] = {}
     for word in dict.fromkeys(words):
@@ -133,7 +147,7 @@ def _ranked(
             scores[document.tool.name] = scores.get(document.tool.name, 0.0) + score
     ranked = sorted(scores, key=lambda name: (-scores[name], name))
     least = _RELATIVE * scores[ranked[0]] if ranked else 0.0
-    return [name for name in ranked if scores[name] >= least and name not in without]
+    return [name for name in ranked if scores[name] >= least]
 
 
 def _handed_to(name: str, documents: Sequence[_Document]) -> list[str]:
