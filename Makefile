@@ -43,7 +43,7 @@ large-models: model
 test: dev ## the default tests
 	$(BIN)/python -m pytest -q
 
-test-long: dev large-models $(PEERS)/stamp $(MCP_SERVERS)/node-stamp ## every test: more seeds, more formats, larger models (hours)
+test-long: dev large-models $(PEERS)/stamp $(MCP_SERVERS)/node-stamp $(STAMPS)/chromium ## every test: more seeds, more formats, larger models (hours)
 	$(BIN)/python -m pytest -q -m "long or not long"
 
 # About ten minutes on two cores. Stopped, it goes on when it is called again.
@@ -59,9 +59,12 @@ format: $(STAMPS)/dev ## format the Python sources
 	$(BIN)/ruff format $(LINTED)
 	$(BIN)/ruff check --fix $(LINTED)
 
-bench: dev large-models $(PEERS)/stamp $(PEER_SERVER) ## measure engine and server against llama.cpp's
+bench: dev large-models $(PEERS)/stamp $(PEER_SERVER) ## measure ours against others'
 	$(BIN)/python bench/engine.py
 	$(BIN)/python bench/serving.py
+	$(BIN)/python bench/kernel.py
+	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/agent.py
 
 peers: $(PEERS)/stamp $(PEER_SERVER) ## build what to compare with, in an environment of its own (about 15 minutes)
 
@@ -74,6 +77,10 @@ $(STAMPS)/venv:
 
 $(STAMPS)/sandbox: $(STAMPS)/venv requirements/install-bubblewrap.sh
 	@sh requirements/install-bubblewrap.sh
+	@touch $@
+
+$(STAMPS)/chromium: requirements/install-chromium.sh
+	@sh requirements/install-chromium.sh
 	@touch $@
 
 $(STAMPS)/runtime: $(STAMPS)/venv requirements/build.txt requirements/runtime.txt
