@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -12,10 +13,13 @@ from hypothesis import strategies as st
 from oneiros.apps.agent import Agent, offered_tools
 from oneiros.kernel import events as e
 from oneiros.kernel.program import Call, Exit, Generate, Note, Receive
-from oneiros.memory.pages import PageKind
+from oneiros.kernel.state import ProcessState
+from oneiros.kernel.tools import Tool
+from oneiros.memory.pages import Page, PageKind
 from oneiros.model.answer_calls import ANSWER_NAME
 from oneiros.model.chat_format import Message
 from tests.apps.driver import Driver, Reply, tool
+from tests.kernel.histories import History, histories
 
 TOOLS = (tool("add"), tool("look"))
 
@@ -335,6 +339,40 @@ def test_laws_of_the_loop(history: list[tuple[list[str], Reply]], parent: int | 
             driver.deliver("And?")
     else:
         raise AssertionError(f"never at rest: {driver.actions[-5:]}")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A history's state, as its program sees it."""
+
+    history: History
+    tools: tuple[Tool, ...] = TOOLS
+
+    @property
+    def state(self) -> ProcessState:
+        return self.history.state
+
+    def message(self, page: Page) -> Message:
+        text = self.history.blobs[page.message].decode(errors="replace")
+        calls = [
+            {"id": f"{page.id}-{n}", "function": {"name": "add", "arguments": "{}"}}
+            for n in range(page.calls)
+        ]
+        return {"role": "assistant", "content": text, "tool_calls": calls}
+
+    def text(self, blob: str) -> str:
+        return self.history.blobs[blob].decode(errors="replace")
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories())
+def test_whatever_happened_there_is_one_thing_to_do_next(history: History) -> None:
+    view = Shown(history)
+    action = Agent().step(view)
+    assert Agent().step(view) == action
+    if isinstance(action, Generate):
+        assert set(action.tools) <= {"add", "look", ANSWER_NAME}
+        assert not history.state.told or action.tool_choice in ("none", ANSWER_NAME)
 
 
 @settings(max_examples=60, deadline=None)

@@ -48,12 +48,12 @@ _PER_CUE = 2  # tools for each thing that the form of a request says
 _URL = re.compile(r"\bhttps?://\S+|\bwww\.\S+", re.IGNORECASE)
 _WEB = "web page fetch link"
 _CUES = tuple(
-    (re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), words)
+    (re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE), words)
     for pattern, words in (
         (r"web ?(?:site|page)s?|urls?|pages?", _WEB),
         (r"\w+\.(?:txt|csv|tsv|md|json|ini|py|pdf|docx?|html?|log|xml|ya?ml)", "file read write"),
         (r"files?|folders?|director(?:y|ies)", "file read"),
-        (r"\d\s*[-+*/^×÷]\s*\(?\d+|\d\s*%|\d+ per ?cent|square root", "calculate exact"),
+        (r"\d+\s*[-+*/^×÷]\s*\(?\d+|\d+\s*%|\d+ per ?cent|square root", "calculate exact"),
         (r"\d+ (?:times|plus|minus|divided by) \d+|convert|together|area", "calculate exact"),
         (r"how (?:many|much)|sum|total|average|mean|median|product|most often", "python code"),
         (r"code|script|program|plot|chart|csv|regression|sort|numbers|random", "run python code"),

@@ -21,7 +21,7 @@ ANSWER: Mapping[str, object] = {
         "description": "Give the user the final answer, once the request is done.",
         "parameters": {
             "type": "object",
-            "properties": {"text": {"type": "string"}},
+            "properties": {"text": {"type": "string", "minLength": 1}},
             "required": ["text"],
         },
     },
