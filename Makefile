@@ -136,8 +136,9 @@ $(MCP_SERVERS)/node-stamp: requirements/mcp-servers/package.json requirements/mc
 # llama.cpp for this very processor, less the tile registers of AMX: with them this version crashes in
 # its first matrix product. pip's cache is left alone, because it does not tell flags apart.
 PEER_FLAGS := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
-$(PEERS)/stamp: requirements/peers.txt
+$(PEERS)/stamp: requirements/peers.txt requirements/train-constraints.txt
 	@PYTHON="$(PYTHON)" sh requirements/make-venv.sh $(PEERS)
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check -r requirements/train-constraints.txt
 	CMAKE_ARGS="-DGGML_NATIVE=ON" CFLAGS="$(PEER_FLAGS)" CXXFLAGS="$(PEER_FLAGS)" \
 	  $(PEERS)/bin/python -m pip install --disable-pip-version-check --no-cache-dir --no-binary llama-cpp-python -r requirements/peers.txt
 	@touch $@

@@ -1,9 +1,9 @@
 """Make tests/data/lm-eval-scores.json: what lm-evaluation-harness finds for SmolLM2-135M.
 
 Not run by the tests. It needs the training environment, and a Python that has lm-eval 0.4.13,
-transformers and torch (requirements/peers-lm-eval.txt). From the root of the source tree:
+transformers and torch; `make peers` builds one in .peers. From the root of the source tree:
 
-    python -m tests.evaluation.make_lm_eval_goldens --peer .peers-lm-eval/bin/python ../shared/data
+    python -m tests.evaluation.make_lm_eval_goldens --peer .peers/bin/python ../shared/data
 
 The default model's weights are taken out of its GGUF file into a Hugging Face folder (float32 of
 the same values), and the harness runs that in transformers: tokenizer, network, prompts and
