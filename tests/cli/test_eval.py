@@ -30,7 +30,6 @@ def test_a_suite_is_evaluated_and_its_answers_kept(
 def test_what_cannot_be_asked_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     no_data = refused("eval", "smollm2-135m", "-s", "piqa", "--data", tmp_path)
     assert "piqa.jsonl: no such file" in no_data
-    assert "--text" in refused("eval", "smollm2-135m", "-s", "bits-per-byte")
 
 
 @pytest.mark.long

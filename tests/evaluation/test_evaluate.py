@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import oneiros
 from oneiros.engine.language_model import LanguageModel
 from oneiros.engine.local_model import LocalModel
+from oneiros.errors import EvaluationError, ModelFileError
 from oneiros.evaluation.answer_file import AnswerFile
 from oneiros.evaluation.asking import Outcome, ask, prompt_of
 from oneiros.evaluation.evaluate import evaluate
@@ -188,6 +190,11 @@ def test_bits_per_byte_are_those_of_perplexity(model: LanguageModel, tmp_path: P
     assert sum(o["tokens"] for o in outcomes.values()) == expected.tokens
 
 
+def test_bits_per_byte_need_a_text(model: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="--text"):
+        built(model, tmp_path, "bits_per_byte")
+
+
 def test_every_form_of_item_is_judged(model: LanguageModel, tmp_path: Path) -> None:
     capital = "The capital of France is"
     right, wrong = Scored(capital, " Paris"), Scored(capital, " a kind of cheese made of milk")
@@ -206,6 +213,17 @@ def test_every_form_of_item_is_judged(model: LanguageModel, tmp_path: Path) -> N
     assert (foretold["score"], foretold["answer"]) == (1, " Paris")
     assert missed["score"] == 0
     assert (replied["score"], replied["text"]) == (1, " 7")
+
+
+def test_a_conversation_is_refused_for_a_base_model(model: LanguageModel, tmp_path: Path) -> None:
+    item = Reply(({"role": "user", "content": "Hi"},), "7", str.strip, (), 8)
+
+    async def program() -> None:
+        async with local(model, tmp_path) as served:
+            await ask(replace(served, chat_format=None), item)
+
+    with pytest.raises(ModelFileError, match="--no-chat"):
+        asyncio.run(program())
 
 
 def test_prompts_too_long_lose_their_beginning(model: LanguageModel) -> None:

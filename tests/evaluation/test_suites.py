@@ -235,7 +235,11 @@ def test_groups_stand_for_their_suites_and_unknown_names_are_refused() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 5))
-def test_a_limit_draws_items_in_order(count: int, limit: int, seed: int) -> None:
+def test_a_limit_draws_items_in_order_and_a_larger_one_adds_to_them(
+    count: int, limit: int, seed: int
+) -> None:
     chosen = Selection(None, limit=limit, seed=seed).choose("piqa", count)
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(limit, count) and set(chosen) <= set(range(count))
+    more = Selection(None, limit=limit + 10, seed=seed).choose("piqa", count)
+    assert set(chosen) <= set(more)

@@ -93,10 +93,8 @@ def command(
 ) -> None:
     """Measure how good a model is at known benchmarks.
 
-    Accuracies come with 95 % confidence intervals, the baseline of who does not read the
-    questions, and the centred accuracy between that (0) and all right (1). For the reversal
-    curse: in how many items the model would write the right text itself, and its negative
-    log-likelihood in nats.
+    The baseline is what one gets who does not read the questions; the centred
+    accuracy is 0 there, and 1 where all is right. Intervals are of 95 %.
     """
     import asyncio
 

@@ -32,10 +32,9 @@ class Selection:
     text: str | None = None  # for bits per byte
 
     def choose(self, name: str, count: int) -> list[int]:
-        """Which of `count` items to ask, in their order."""
-        if self.limit is None or self.limit >= count:
-            return list(range(count))
-        return sorted(Random(f"{self.seed} {name}").sample(range(count), self.limit))
+        """Which of `count` items to ask, in their order; a larger limit adds to a smaller one."""
+        drawn = Random(f"{self.seed} {name}").sample(range(count), count)
+        return sorted(drawn[: self.limit])
 
 
 def suite_names(wanted: Sequence[str]) -> list[str]:
