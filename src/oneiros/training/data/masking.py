@@ -18,6 +18,12 @@ _TELEPHONE = re.compile(
 _CARD = re.compile(r"(?<![\d.-])\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}(?![\d-]|\.\d)")
 
 
+def _alone(address: str) -> re.Pattern[str]:
+    """An IP address that is not part of a longer number, nor said to be a version or a section."""
+    named = "".join(rf"(?<!{name} )" for name in ("version", "release", "kernel", "section", "§"))
+    return re.compile(rf"(?<![\w.-]){named}(?:{address})(?![\w-]|\.\d)", re.IGNORECASE)
+
+
 def _valid_card(number: str) -> bool:
     """Whether the check digit is right (Luhn)."""
     digits = [int(sign) for sign in number if sign.isdigit()]
@@ -44,7 +50,7 @@ class Masker:
         theirs = PIIFormatter()
         self._kinds: list[tuple[str, Any, str, Callable[[str], bool]]] = [
             ("email", theirs.emails_replacer.regex, "email@example.com", _anything),
-            ("ip", theirs.ip_replacer.regex, "192.0.2.1", public_ip_validator),
+            ("ip", _alone(theirs.ip_replacer.regex.pattern), "192.0.2.1", public_ip_validator),
             ("card", _CARD, "0000 0000 0000 0000", _valid_card),
             ("telephone", _TELEPHONE, "+1 202 555 0100", _enough_digits),
         ]

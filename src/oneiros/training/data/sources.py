@@ -199,6 +199,9 @@ def _warc(file: BinaryIO, source: InputFile, field: str) -> Iterator[RawDocument
 def _record(record: Any, place: str) -> RawDocument:
     url = record.rec_headers.get_header("WARC-Target-URI")
     content = record.content_stream().read()
+    record.raw_stream.read()
+    if record.raw_stream.limit > 0:
+        raise EOFError(f"{record.raw_stream.limit:,} bytes are missing at its end")
     if record.rec_type == "conversion":  # of a WET file: text that was extracted already
         return RawDocument(place, content.decode("utf-8", "replace"), url, page=True)
     status = record.http_headers.get_statuscode() if record.http_headers else "200"

@@ -1,8 +1,9 @@
 """Words and sentences for datatrove's filters, without a model.
 
 datatrove splits text with spaCy or Stanza, which are large, and some of whose models are
-downloaded. Two expressions are enough to count words: like spaCy, they make a punctuation mark a
-word of its own, which the thresholds allow for.
+downloaded. Two expressions are enough to count words. Like NLTK, with which FineWeb's thresholds
+were found, they make words of the marks around a word, but not of those within: "/etc/fstab," is
+a stroke, a word and a comma.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from datatrove.utils.word_tokenizers import WordTokenizer
 
 # A sign of a script that sets no spaces is a word.
 _SIGN = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+_INNER = rf"(?:(?!{_SIGN})\S)*"
 _WORD = regex.compile(
-    rf"{_SIGN}|(?:(?!{_SIGN})[\p{{L}}\p{{M}}])+(?:['’-](?:(?!{_SIGN})[\p{{L}}\p{{M}}])+)*"
-    r"|\p{N}+(?:[.,:]\p{N}+)*|\S"
+    rf"{_SIGN}|(?:(?!{_SIGN})[\p{{L}}\p{{N}}])(?:{_INNER}[\p{{L}}\p{{M}}\p{{N}}])?|(\S)\1*+"
 )
 
 _ENDS = regex.escape("".join(sorted(TERMINAL_PUNCTUATION)), special_only=False)
@@ -28,7 +29,7 @@ class Words(WordTokenizer):  # type: ignore[misc]  # datatrove has no types
 
     def word_tokenize(self, text: str) -> list[str]:
         """Words, numbers and punctuation marks."""
-        return list(_WORD.findall(text))
+        return [found.group() for found in _WORD.finditer(text)]
 
     def sent_tokenize(self, text: str) -> list[str]:
         """Sentences; a line's end is one's end."""
