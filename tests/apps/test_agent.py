@@ -154,6 +154,47 @@ def test_saying_the_same_again_and_again_is_noticed() -> None:
     assert "three times" in driver.notices()[0]
 
 
+def test_failures_one_after_the_other_are_not_gone_on_with_for_ever() -> None:
+    tries = [calls("add", arguments=json.dumps({"x": str(n)})) for n in range(20)]
+    driver = asked(*tries, agent=Agent(most_failures=4))
+    driver.results = lambda name, arguments: f"Error: {arguments} is no number"
+    driver.run()
+    assert len(driver.calls) == 4
+    assert "4 calls failed" in driver.notices()[0]
+
+
+def guided(*replies: Reply) -> Driver:
+    return asked(*replies, agent=Agent(guided=frozenset({"scripted"})))
+
+
+def generations(driver: Driver) -> list[Generate]:
+    return [action for action in driver.actions if isinstance(action, Generate)]
+
+
+def test_a_guided_model_cannot_answer_right_after_a_failure() -> None:
+    driver = guided(calls("add"), calls("look"), Reply("Three."))
+    results = iter(["Error: no.", "3"])
+    driver.results = lambda name, arguments: next(results)
+    driver.run()
+    assert [ANSWER_NAME in one.tools for one in generations(driver)] == [True, False, True]
+    assert driver.answer == "Three."
+
+
+def test_a_guided_model_that_repeats_what_worked_has_to_answer() -> None:
+    driver = guided(calls("add"), calls("add"), Reply("Three."))
+    driver.run()
+    assert [one.tool_choice for one in generations(driver)] == ["required"] * 2 + [ANSWER_NAME]
+
+
+@pytest.mark.parametrize("reply", [calls("add"), Reply("<tool_call>", reason="length")])
+def test_a_guided_model_that_fails_alike_is_left_to_chance(reply: Reply) -> None:
+    driver = guided(reply, reply, Reply("Three."))
+    driver.results = lambda name, arguments: "ValueError: no."
+    driver.run()
+    assert generations(driver)[0].temperature is None
+    assert any(one.temperature for one in generations(driver))
+
+
 def test_after_an_account_a_person_can_go_on() -> None:
     circling = [calls("add")] * 3
     driver = asked(*circling, Reply("I got nowhere."), Reply("Three."))

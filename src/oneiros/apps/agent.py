@@ -38,6 +38,7 @@ class Agent:
     # others are guided so after their first call that was written as text.
     guided: frozenset[str] = frozenset({"qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"})
     most_rounds: int = 50  # of calls, for one message
+    most_failures: int = 6  # of rounds of calls, one after the other
     most_retries: int = 2  # of replies that failed, were empty or cut, in a turn
     account_tokens: int = 256  # that a process may take to say how far it got
 
@@ -105,8 +106,13 @@ class Agent:
         failed = turn.last is not None and turn.last.failed
         if Notice.REPEATS not in turn.latest_notices:
             early = failed and sum(one.failed for one in turn.rounds) <= self.most_retries
-            offered = tools if early else (*tools, ANSWER_NAME)
-            return Generate(tools=offered, tool_choice="required", parallel=False)
+            return Generate(
+                tools=tools if early else (*tools, ANSWER_NAME),
+                tool_choice="required",
+                parallel=False,
+                # A reply that went on until its limit would do so again.
+                temperature=_VARIED if Notice.CUT in turn.latest_notices else None,
+            )
         tools = (*tools, ANSWER_NAME)
         if failed:
             return Generate(
@@ -120,6 +126,9 @@ class Agent:
             return prompts.account("the budget is nearly used up")
         if len(turn.rounds) >= self.most_rounds:
             return prompts.account(f"there were {len(turn.rounds)} rounds of calls")
+        failed = turn.rounds[-self.most_failures :]
+        if len(failed) == self.most_failures and all(one.failed for one in failed):
+            return prompts.account(f"the last {len(failed)} calls failed")
         what = repetition([one.outcome for one in turn.rounds if one.requests])
         if what is None or Notice.REPEATS in turn.latest_notices:
             return None
