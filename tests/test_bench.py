@@ -19,6 +19,7 @@ import pytest
         pytest.param("memory", marks=pytest.mark.long),
         "serving",
         "tokenizer",
+        "training",
     ],
 )
 def test_a_quick_run_prints_one_json_object(project_folder: Path, name: str) -> None:
