@@ -6,7 +6,9 @@ import asyncio
 from collections import deque
 from pathlib import Path
 
-from oneiros.errors import JournalError
+import pytest
+
+from oneiros.errors import JournalError, ProcessError
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.events import Budget
 from oneiros.kernel.journal import Journal
@@ -144,13 +146,12 @@ def test_waiting_for_time_message_child_and_person(tmp_path: Path) -> None:
         programs = {"calls": Calls(requests), "none": Calls([])}
         async with running(tmp_path, tool("wait", wait), programs=programs) as kernel:
             pid = await kernel.start(ProcessSpec(owner="me", program="calls"))
+            assert await kernel.start(ProcessSpec(owner="me", program="none", parent=pid)) == 2
             await until(kernel, lambda: len(kernel.state(pid).pages) == 1)
             await kernel.send(pid, "hello")
             await until(kernel, lambda: bool(kernel.questions(pid)))
             assert kernel.questions(pid)[0].text == "Which colour?"
             await kernel.answer(kernel.questions(pid)[0].call_id, text="blue")
-            await until(kernel, lambda: kernel.state(pid).next_call == 5)
-            assert await kernel.start(ProcessSpec(owner="me", program="none", parent=pid)) == 2
             state = await ended(kernel, pid)
             texts = [kernel.message(page)["content"] for page in state.pages]
             assert texts[0].startswith("The time has come")
@@ -275,8 +276,10 @@ def test_a_process_goes_on_with_another_model_where_its_own_is_gone(tmp_path: Pa
             await until(kernel, lambda: idle(kernel, pid))
         other = ScriptedModels(deque(["second"]), default="other")
         async with running(tmp_path, models=other) as kernel:
-            assert kernel.state(pid).model == "other"
+            await asyncio.sleep(0.01)
+            assert kernel.state(pid).model == "scripted"  # it waits for its user's word
             await kernel.send(pid, "and now?")
+            assert kernel.state(pid).model == "other"
             await until(kernel, lambda: len(contents(kernel, pid)) == 4 and idle(kernel, pid))
             assert [text for role, text in contents(kernel, pid) if role == "assistant"] == [
                 "first",
@@ -319,5 +322,91 @@ def test_a_full_disk_pauses_processes_and_loses_nothing(tmp_path: Path, monkeypa
             texts = [kernel.message(page)["content"] for page in state.pages]
             assert "not known" in texts[0]  # its result could not be written
             assert texts[1] == "2"
+
+    asyncio.run(main())
+
+
+def test_a_fork_leaves_calls_and_questions_to_its_original(tmp_path: Path) -> None:
+    sent: list[str] = []
+
+    async def send(arguments, context):
+        sent.append(context.call_id)
+        return ToolResult("sent")
+
+    async def ask(arguments, context):
+        return Wake(question="Which?")
+
+    mail = Contract(effects=frozenset({Effect.SEND}))
+
+    async def main() -> None:
+        program = {"calls": Calls([("send", "{}"), ("ask", "{}")])}
+        tools = [tool("send", send, mail), tool("ask", ask)]
+        async with running(tmp_path, *tools, programs=program) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", program="calls"))
+            await until(kernel, lambda: bool(kernel.questions(pid)))
+            first = await kernel.fork(pid)
+            assert [question.pid for question in kernel.questions()] == [pid]
+            await kernel.answer(kernel.questions(pid)[0].call_id, allow=True)
+            await until(kernel, lambda: any(q.kind == "question" for q in kernel.questions(pid)))
+            second = await kernel.fork(pid)
+            await kernel.answer(kernel.questions(pid)[0].call_id, text="this one")
+            state = await ended(kernel, pid)
+            assert kernel.message(state.pages[-1])["content"] == "this one"
+            assert sent == [f"{pid}.1"]
+            state = await ended(kernel, second)
+            assert "forked" in kernel.message(state.pages[-1])["content"]
+            assert await kernel.replay(second) == state.seq
+            assert "forked" in kernel.message(kernel.state(first).pages[0])["content"]
+
+    asyncio.run(main())
+
+
+def test_a_killed_process_does_not_act_on_the_end_of_its_children(tmp_path: Path) -> None:
+    acted = False
+
+    async def wait(arguments, context):
+        return Wake(child=2)
+
+    async def act(arguments, context):
+        nonlocal acted
+        acted = True
+        return ToolResult("acted")
+
+    async def main() -> None:
+        programs = {"calls": Calls([("wait", "{}"), ("act", "{}")])}
+        tools = [tool("wait", wait), tool("act", act)]
+        models = ScriptedModels(answer=lambda messages: "a b", gate=asyncio.Event())
+        async with running(tmp_path, *tools, programs=programs, models=models) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", program="calls"))
+            child = await kernel.spawn(pid, "task")
+            await until(kernel, lambda: kernel.state(pid).status == "waiting")
+            await kernel.kill(pid)
+            assert not acted and kernel.processes() == []
+            assert kernel.state(child).end.status == "killed"
+
+    asyncio.run(main())
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("oneiros.kernel.kernel.MOST_CHILDREN", 2)
+
+    async def main() -> None:
+        models = ScriptedModels(answer=lambda messages: "a", gate=asyncio.Event())
+        async with running(tmp_path, models=models) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", text="hi", budget=Budget(tokens=100)))
+            for _ in range(2):
+                await kernel.spawn(pid, "task", budget=Budget(tokens=10))
+            assert kernel.state(pid).used.tokens == 20  # what its children have, it has not
+            for wrong in (
+                kernel.spawn(pid, "one too many"),
+                kernel.renice(pid, 10_000),
+                kernel.renice(pid, -1),
+                kernel.start(ProcessSpec(owner="me", priority=20)),
+                kernel.start(ProcessSpec(owner="me", program="none")),
+                kernel.send(99, "hello"),
+            ):
+                with pytest.raises(ProcessError):
+                    await wrong
+            assert len(kernel.processes()) == 3
 
     asyncio.run(main())

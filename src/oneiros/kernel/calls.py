@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from oneiros.kernel import events as e
-from oneiros.kernel.label import SYSTEM, USER, Label
+from oneiros.kernel.label import PUBLIC, SYSTEM, USER, Label
 from oneiros.kernel.policy import Allow, Ask, Decision, Deny
 from oneiros.kernel.program import ToolRequest
 from oneiros.kernel.state import CallState, ProcessState
@@ -191,8 +191,10 @@ async def _woken(process: Process, call: CallState) -> None:
     assert wake is not None  # every suspended call has one
 
     def child_ended() -> bool:
-        child = None if wake.child is None else process.services.lookup(wake.child)
-        return child is not None and child.end is not None
+        if wake.child is None:
+            return False
+        child = process.services.lookup(wake.child)
+        return child is None or child.end is not None  # none: a crash came before its start
 
     def ready() -> bool:
         gone = _find(process, call.call_id) is None  # answered, or the process has ended
@@ -209,10 +211,14 @@ async def _woken(process: Process, call: CallState) -> None:
     texts = process.services.texts
     if wake.child is not None and child_ended():
         child = process.services.lookup(wake.child)
-        assert child is not None and child.end is not None  # seen just now
-        said = texts.text(child.end.result) if child.end.result else ""
-        text = f"Process {wake.child} ended ({child.end.status}): {said}"
-        result = ToolResult(text, label=child.end.label)
+        text, label = f"Process {wake.child} was never started.", PUBLIC
+        if child is not None and child.end is not None:
+            said = texts.text(child.end.result) if child.end.result else ""
+            text, label = (
+                f"Process {wake.child} ended ({child.end.status}): {said}",
+                child.end.label,
+            )
+        result = ToolResult(text, label=label)
         _end(process, call, "done", text, None, result, call.label.join(result.label))
     elif wake.message and process.state.inbox:
         mail = process.state.inbox[0]
@@ -288,8 +294,9 @@ def cancel_waiting(process: Process) -> None:
 
 
 def cancelled_in_fork(process: Process) -> None:
-    """End the calls of a forked process that its parent is making."""
+    """End the calls of a forked process that its original is making, and its questions."""
     for call in process.state.calls:
-        if call.phase in ("intended", "asked"):
+        asks = call.phase == "suspended" and call.wake is not None and call.wake.question
+        if call.phase in ("intended", "asked", "denied") or asks:
             text = "This process was forked during the call. Its result went to the other one."
             _end(process, call, "cancelled", text)

@@ -26,7 +26,7 @@ from oneiros.kernel.replay import replay
 from oneiros.kernel.scheduler import Scheduler
 from oneiros.kernel.services import Memory, Services
 from oneiros.kernel.spec import ProcessSpec
-from oneiros.kernel.state import STATE, ProcessState
+from oneiros.kernel.state import STATE, ProcessState, apply
 from oneiros.kernel.syscalls import Toolbox
 from oneiros.kernel.tools import Tool
 from oneiros.kernel.view import Texts
@@ -35,6 +35,9 @@ from oneiros.memory.pages import Page, PageKind
 from oneiros.model.chat_format import Message
 
 _log = logging.getLogger(__name__)
+MOST_PROCESSES = 1_000  # that live
+MOST_CHILDREN = 32  # of one process, that live
+_PRIORITIES = range(20)
 _SLOTS = 8  # replies of background processes that are generated at once
 _JOURNAL_PAUSE = 5.0  # seconds until a process goes on whose events could not be journalled
 
@@ -51,6 +54,7 @@ class Kernel:
         memory: Memory,
         prompts: Mapping[str, str] | None = None,
         slots: int = _SLOTS,
+        ended: Callable[[int], None] = lambda pid: None,
     ) -> None:
         """Make a kernel; `resume` then lets the processes of its journal go on.
 
@@ -62,7 +66,9 @@ class Kernel:
             memory: documents, recall, facts.
             prompts: system prompts by app.
             slots: replies of background processes that are generated at once.
+            ended: called with the number of each process that ended.
         """
+        self._ended = ended
         self._journal = journal
         self._texts = Texts(journal.load)
         self._prompts = dict(prompts or {})
@@ -84,17 +90,28 @@ class Kernel:
     async def resume(self) -> None:
         """Let every process go on where it was.
 
-        One whose model is not open goes on with the default model.
+        One whose model is not open waits, until its user wants it to go on with the default model:
+        by a message, or by `cont`.
         """
         for pid in self._journal.live():
             state = self._journal.state(pid)
-            try:
-                self._services.models.check(state.model)
-            except ModelNotFoundError:
-                changed = e.ModelChanged(model=self._services.models.default)
-                self._journal.append(pid, [changed])
-                state = self._journal.state(pid)
-            self._run(state)
+            self._processes[pid] = Process(state, self._services, self._record)
+            if self._is_open(state.model):
+                self._go_on(pid)
+
+    def _is_open(self, model: str) -> bool:
+        try:
+            self._services.models.check(model)
+        except ModelNotFoundError:
+            return False
+        return True
+
+    def _wanted(self, pid: int) -> None:
+        """The user wants a process to go on, whose model may not be open."""
+        process = self._live(pid)
+        if not self._is_open(process.state.model):
+            process.append(e.ModelChanged(model=self._services.models.default))
+            self._go_on(pid)
 
     async def close(self) -> None:
         """Stop everything where it is. The journal knows how to go on."""
@@ -116,13 +133,23 @@ class Kernel:
             raise ProcessError(f'There is no program "{spec.program}"; there are: {known}.')
         model = spec.model or self._services.models.default
         self._services.models.check(model)
+        said = Label.of(USER, readers=[spec.owner])
+        delivered = [] if spec.text is None else [self._mail("user", spec.text, said)]
+        started = self._started(spec, model)
         pid = self._journal.new_pid()
+        self._begin(pid, started, *delivered)
+        return pid
+
+    def _started(self, spec: ProcessSpec, model: str) -> e.Started:
+        """The first event of a process. Raises ProcessError: there are too many processes."""
+        self._check_room()
+        _check_priority(spec.priority)
         sampling = None
         if spec.sampling is not None:
             options = {one.name: getattr(spec.sampling, one.name) for one in fields(spec.sampling)}
             options["logit_bias"] = dict(spec.sampling.logit_bias)
             sampling = self._journal.put(json.dumps(options).encode())
-        started = e.Started(
+        return e.Started(
             owner=spec.owner,
             app=spec.app,
             program=spec.program,
@@ -135,10 +162,10 @@ class Kernel:
             sampling=sampling,
             pages=self._first_pages(spec, model),
         )
-        said = Label.of(USER, readers=[spec.owner])
-        delivered = [] if spec.text is None else [self._mail("user", spec.text, said)]
-        self._begin(pid, started, *delivered)
-        return pid
+
+    def _check_room(self) -> None:
+        if len(self._processes) >= MOST_PROCESSES:
+            raise ProcessError(f"There are {MOST_PROCESSES:,} processes already: end some first.")
 
     def _first_pages(self, spec: ProcessSpec, model: str) -> tuple[Page, ...]:
         text = self._prompts.get(spec.app, "") if spec.system is None else spec.system
@@ -198,9 +225,16 @@ class Kernel:
             capabilities=capabilities,
             parent=parent,
         )
-        pid = await self.start(spec)
+        children = sum(child in self._processes for child in state.children)
+        if children >= MOST_CHILDREN:
+            raise ProcessError(f"Process {parent} has {children} children; wait for some to end.")
+        started = self._started(spec, state.model)
+        # The parent's event comes first: after a crash between the two its budget is charged for a
+        # child that is not there, and not the other way round.
+        pid = self._journal.new_pid()
         process.append(e.ChildStarted(child=pid, used=used))
-        self._deliver(pid, f"process:{parent}", task, state.label)
+        mail = self._mail(f"process:{parent}", task, state.label)
+        self._begin(pid, started, mail)
         return pid
 
     async def send(
@@ -209,17 +243,21 @@ class Kernel:
         """Put a message into a process's inbox. Raises ProcessError: it has ended."""
         state = self._live(pid).state
         self._deliver(pid, sender, text, label or Label.of(USER, readers=[state.owner]))
+        if sender == "user":
+            self._wanted(pid)
 
     async def kill(self, pid: int) -> None:
         """End a process and its children. Raises ProcessError: it has ended."""
         process = self._live(pid)
+        # First itself, so that it cannot act on the end of its children, or start more.
+        task = self._tasks.get(pid)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
         for child in process.state.children:
             if child in self._processes:
                 await self.kill(child)
-        task = self._tasks[pid]
-        task.cancel()
-        await asyncio.wait({task})
-        if process.state.end is None:
+        if process.state.end is None and pid in self._processes:
             process.append(e.Ended(status="killed", label=process.state.label))
             self._forget(pid)
 
@@ -236,14 +274,20 @@ class Kernel:
         process = self._live(pid)
         if process.state.stopped:
             process.append(e.Signalled(signal="continue"))
+        self._wanted(pid)
 
     async def interrupt(self, pid: int) -> None:
         """End the reply or the calls that are under way; what was said stays."""
         self._live(pid).interrupt()
 
     async def renice(self, pid: int, priority: int) -> None:
-        """Change the priority: 0 for a process that somebody waits for, more for less."""
+        """Change the priority: 0 for a process that somebody waits for, up to 19 for less.
+
+        Raises:
+            ProcessError: it is out of this range, or the process has ended.
+        """
         process = self._live(pid)
+        _check_priority(priority)
         process.append(e.Reniced(priority=priority))
         process.talk = Talk()  # made with the old one
 
@@ -253,6 +297,8 @@ class Kernel:
         self._services.models.check(model)
         process.append(e.ModelChanged(model=model))
         process.talk = Talk()
+        if pid not in self._tasks:
+            self._go_on(pid)
 
     async def set_budget(self, pid: int, budget: e.Budget) -> None:
         """Change what a process may use, in all."""
@@ -261,9 +307,21 @@ class Kernel:
     async def fork(self, pid: int) -> int:
         """Start a copy of a process, as it is now; the copy's pid."""
         process = self._live(pid)
+        self._check_room()
+        seq, load = process.state.seq, self._journal.load
+
+        def fold(_pid: int, events: tuple[e.Event, ...], _durable: bool) -> ProcessState:
+            state = copy.state
+            for event in events:
+                state = apply(state, pid, seq, event, load)
+            return state
+
+        # Its calls stay the original's: they are over in the copy from its first event on.
+        copy = Process(process.state, self._services, fold)
+        cancelled_in_fork(copy)
+        snapshot = self._journal.put(STATE.dump_json(copy.state))
         child = self._journal.new_pid()
-        snapshot = self._journal.put(STATE.dump_json(process.state))
-        self._begin(child, e.Forked(parent=pid, at=process.state.seq, state=snapshot), fork=True)
+        self._begin(child, e.Forked(parent=pid, at=seq, state=snapshot))
         return child
 
     def processes(self, *, ended: bool = False) -> list[ProcessState]:
@@ -397,19 +455,17 @@ class Kernel:
         """Copy the journal, while everything goes on."""
         self._journal.backup(path)
 
-    def _begin(self, pid: int, *events: e.Event, fork: bool = False) -> None:
+    def _begin(self, pid: int, *events: e.Event) -> None:
         for recorded in self._journal.append(pid, events):
             self._watchers.tell(recorded)
-        self._run(self._journal.state(pid), fork=fork)
+        self._run(self._journal.state(pid))
 
-    def _run(self, state: ProcessState, *, fork: bool = False) -> None:
-        process = Process(state, self._services, self._record)
-        self._processes[state.pid] = process
-        if fork:
-            cancelled_in_fork(process)
-        self._tasks[state.pid] = asyncio.create_task(
-            self._drive(state.pid), name=f"process {state.pid}"
-        )
+    def _run(self, state: ProcessState) -> None:
+        self._processes[state.pid] = Process(state, self._services, self._record)
+        self._go_on(state.pid)
+
+    def _go_on(self, pid: int) -> None:
+        self._tasks[pid] = asyncio.create_task(self._drive(pid), name=f"process {pid}")
 
     async def _drive(self, pid: int) -> None:
         """Let a process run to its end, whatever goes wrong on the way."""
@@ -441,7 +497,8 @@ class Kernel:
         _log.error("process %d failed", pid, exc_info=error)
         said = "".join(traceback.format_exception_only(error)).strip()
         result = self._journal.put(said.encode(errors="replace"))
-        self._processes[pid].append(e.Ended(status="failed", result=result))
+        process = self._processes[pid]
+        process.append(e.Ended(status="failed", result=result, label=process.state.label))
 
     def _record(self, pid: int, events: tuple[e.Event, ...], durable: bool) -> ProcessState:
         for recorded in self._journal.append(pid, events, durable=durable):
@@ -480,6 +537,7 @@ class Kernel:
         self._processes.pop(pid, None)
         self._tasks.pop(pid, None)
         self._services.scheduler.forget(pid)
+        self._ended(pid)
 
 
 def _is_of(error: BaseException, kind: type[BaseException]) -> bool:
@@ -487,3 +545,10 @@ def _is_of(error: BaseException, kind: type[BaseException]) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(kind) is not None
     return isinstance(error, kind)
+
+
+def _check_priority(priority: int) -> None:
+    if priority not in _PRIORITIES:
+        raise ProcessError(
+            f"The priority {priority} is not from {_PRIORITIES[0]} to {_PRIORITIES[-1]}."
+        )
