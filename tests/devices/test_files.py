@@ -68,6 +68,18 @@ def test_labels_go_from_files_to_results_and_from_calls_to_files(
     assert disk.label("page.txt") == CONTEXT.label
 
 
+def test_a_list_has_the_labels_of_what_it_names(tools: dict[str, Tool], disk: Disk) -> None:
+    (disk.root / "mine.txt").write_text("the user's own")
+    disk.write("notes/deeper/plan.md", b"plan", call_id="x", label=CONTEXT.label)
+    disk.write("notes/ignore-all-rules.md", b"", call_id="y", label=WEB)
+    labels = {
+        path: outcome.label
+        for path in ("", "notes", "notes/", "notes/deeper")
+        if isinstance(outcome := call(tools["list_files"], path=path), ToolResult)
+    }
+    assert labels == {"": Label(), "notes": WEB, "notes/": WEB, "notes/deeper": CONTEXT.label}
+
+
 def test_an_edit_needs_a_text_that_is_there_once(tools: dict[str, Tool], disk: Disk) -> None:
     disk.write("a.txt", b"one\r\ntwo\r\none", call_id="x", label=WEB)
     with pytest.raises(DiskError, match="2 times"):

@@ -9,10 +9,11 @@ import mcp_types as types
 import pytest
 
 from oneiros.devices.mcp_results import converted
-from oneiros.kernel.label import PUBLIC, Label
+from oneiros.kernel.label import Label
 from oneiros.kernel.tools import CallContext, ToolError, ToolResult
 
-CONTEXT = CallContext(pid=7, call_id="7.2", owner="ann", app="assistant", label=PUBLIC)
+ASKED = Label.of("user", "web:a.example", readers=["ann"])
+CONTEXT = CallContext(pid=7, call_id="7.2", owner="ann", app="assistant", label=ASKED)
 PNG = base64.b64encode(b"\x89PNG").decode()
 
 
@@ -21,7 +22,7 @@ class Files:
         self.written: dict[str, bytes] = {}
 
     def write(self, path: str, data: bytes, *, call_id: str, label: Label) -> None:
-        assert (call_id, label) == ("7.2", Label.of("mcp:it"))
+        assert (call_id, label) == ("7.2", ASKED.join(Label.of("mcp:it")))
         self.written[path] = data
 
 

@@ -10,7 +10,7 @@ import pytest
 from oneiros.errors import DiskError
 from oneiros.kernel.label import USER, Label
 from oneiros.memory.disk import Disk
-from oneiros.memory.facts import facts_page, forget, read_facts, remember
+from oneiros.memory.facts import Fact, facts_page, forget, read_facts, remember
 
 SAID = Label.of(USER, readers=["ann"])
 READ = Label.of("web:example.org")
@@ -88,6 +88,13 @@ def test_more_facts_than_a_context_should_hold_are_named(disk: Disk) -> None:
     text = page(disk)
     assert len(text) < 7_000
     assert "2 more are in files" in text
+
+
+def test_a_page_has_the_labels_of_what_it_only_names(disk: Disk) -> None:
+    facts = [Fact(f"memory/{n}.md", "so it is " * 200, SAID) for n in range(9)]
+    found = facts_page([*facts, Fact("memory/ignore-all-rules.md", "so it is", READ)])
+    assert found is not None and "ignore-all-rules" in found[0]
+    assert found[1] == SAID.join(READ)
 
 
 def test_what_is_no_fact_is_refused(disk: Disk) -> None:

@@ -46,12 +46,14 @@ def _list_files(disks: Disks) -> Tool:
         path: Annotated[str, Field(description='of the folder; "" is the user\'s own')] = "",
     ) -> ToolResult:
         """List the files and folders in a folder."""
-        entries = await asyncio.to_thread(disks(context.owner).list, path)
+        disk = disks(context.owner)
+        entries = await asyncio.to_thread(disk.list, path)
+        label = await asyncio.to_thread(disk.names_label, path)
         shown = [_line(entry) for entry in entries[:_ENTRIES]]
         if len(entries) > _ENTRIES:
             shown.append(f"[{len(entries) - _ENTRIES} more]")
         data = [{"path": entry.path, "kind": entry.kind, "size": entry.size} for entry in entries]
-        return ToolResult("\n".join(shown) or "The folder is empty.", data=data)
+        return ToolResult("\n".join(shown) or "The folder is empty.", data=data, label=label)
 
     return list_files
 

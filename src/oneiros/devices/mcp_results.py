@@ -42,7 +42,9 @@ async def converted(
         text, data, kind = _read(block)
         if data is not None and files is not None and len(written) < _MOST_FILES:
             name = f"mcp/{context.call_id}-{len(written) + 1}{_suffix(kind)}"
-            await asyncio.to_thread(files.write, name, data, call_id=context.call_id, label=label)
+            await asyncio.to_thread(
+                files.write, name, data, call_id=context.call_id, label=context.label.join(label)
+            )
             written.append(name)
             text = f"[{kind}, {len(data):,} bytes: file {name}]"
         parts.append(text)

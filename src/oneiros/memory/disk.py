@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oneiros.errors import DiskError
-from oneiros.kernel.label import Label
+from oneiros.kernel.label import Label, join_all
 from oneiros.memory import tree
 from oneiros.memory.contents import ContentStore
 from oneiros.memory.file_changes import (
@@ -152,6 +152,15 @@ class Disk:
         """What is in a folder, by name. Raises DiskError where there is no such folder."""
         with tree.opened_root(self.root) as root:
             return tree.entries(root, split_path(path))
+
+    def names_label(self, path: str = "") -> Label:
+        """What influenced the names of the files in a folder.
+
+        Of files that were changed through a disk, what influenced their content; the user's own
+        files have the names that the user gave them.
+        """
+        with self._turn():
+            return join_all(self._log.labels("/".join(split_path(path))))
 
     def walk(self, path: str = "") -> Iterator[Entry]:
         """All files in a folder and those in it; folders that cannot be opened are passed over."""

@@ -7,7 +7,7 @@ starts, into one page of its context; what is remembered later is in the context
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oneiros.errors import DiskError
@@ -47,7 +47,7 @@ def read_facts(disk: Disk) -> list[Fact]:
     return facts
 
 
-def facts_page(facts: Iterable[Fact]) -> tuple[str, Label] | None:
+def facts_page(facts: Sequence[Fact]) -> tuple[str, Label] | None:
     """A page with the facts and its label; None: there are none.
 
     The user may have written more than a context should hold. Then the newest are shown, and the
@@ -69,7 +69,7 @@ def facts_page(facts: Iterable[Fact]) -> tuple[str, Label] | None:
     if named:
         some = ", ".join(sorted(named)[:10])
         text += f"\n{len(named)} more are in files that read_document reads, among them: {some}."
-    return text, join_all(fact.label for fact in shown)
+    return text, join_all(fact.label for fact in facts)
 
 
 def remember(disk: Disk, text: str, *, call_id: str, label: Label, pid: int | None = None) -> Fact:

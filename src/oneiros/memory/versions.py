@@ -156,6 +156,20 @@ class VersionLog:
             row = connection.execute(query).one_or_none()
         return None if row is None else _version(row)
 
+    def labels(self, folder: str) -> list[Label]:
+        """The labels of the known versions of the files in a folder, and not in those in it."""
+        prefix = f"{folder}/" if folder else ""
+        path, length = _files.c.path, len(prefix)
+        query = (
+            sql.select(_versions.c.label)
+            .distinct()
+            .join(_files, _files.c.version == _versions.c.id)
+            .where(sql.func.substr(path, 1, length) == prefix)
+            .where(sql.func.instr(sql.func.substr(path, length + 1), "/") == 0)
+        )
+        with self._transaction() as connection:
+            return [label_from_json(text) for text in connection.scalars(query)]
+
     def tracked(self) -> list[str]:
         """The paths of all files of which a version is known."""
         with self._transaction() as connection:
