@@ -59,14 +59,15 @@ format: $(STAMPS)/dev ## format the Python sources
 	$(BIN)/ruff format $(LINTED)
 	$(BIN)/ruff check --fix $(LINTED)
 
-bench: dev large-models $(PEERS)/stamp $(PEER_SERVER) ## measure ours against others'
+bench: dev large-models $(PEERS)/stamp $(PEERS)/litgpt-stamp $(PEER_SERVER) ## measure ours against others'
 	$(BIN)/python bench/engine.py
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/kernel.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/agent.py
+	$(BIN)/python bench/training.py
 
-peers: $(PEERS)/stamp $(PEER_SERVER) ## build what to compare with, in an environment of its own (about 15 minutes)
+peers: $(PEERS)/stamp $(PEERS)/litgpt-stamp $(PEER_SERVER) ## build what to compare with, in an environment of its own (about 15 minutes)
 
 clean: ## remove what was built and installed here (models stay)
 	rm -rf $(VENV) build $(KERNELS)
@@ -141,6 +142,12 @@ $(PEERS)/stamp: requirements/peers.txt requirements/train-constraints.txt
 	$(PEERS)/bin/python -m pip install --disable-pip-version-check -r requirements/train-constraints.txt
 	CMAKE_ARGS="-DGGML_NATIVE=ON" CFLAGS="$(PEER_FLAGS)" CXXFLAGS="$(PEER_FLAGS)" \
 	  $(PEERS)/bin/python -m pip install --disable-pip-version-check --no-cache-dir --no-binary llama-cpp-python -r requirements/peers.txt
+	@touch $@
+
+# litgpt runs on our torch: its packages alone are installed, for bench/training.py to import.
+$(PEERS)/litgpt-stamp: requirements/peers-litgpt.txt | $(PEERS)/stamp $(STAMPS)/train
+	@rm -rf $(PEERS)/litgpt
+	@$(PIP) install --no-deps --target $(PEERS)/litgpt -r requirements/peers-litgpt.txt
 	@touch $@
 
 $(PEER_SERVER): $(PEERS)/stamp requirements/make-peer-server.sh | $(STAMPS)/runtime
