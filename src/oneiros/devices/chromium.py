@@ -99,6 +99,12 @@ class Chromium:
             await self._drop(pid)
         await self._stack.aclose()
 
+    async def forget(self, pid: int) -> None:
+        """Close the profile of a process that has ended, if it had one."""
+        async with self._starting:
+            if pid in self._profiles:
+                await self._drop(pid)
+
     def _open(self) -> Tool:
         contract = Contract(
             critical=("url",),

@@ -17,7 +17,7 @@ from oneiros.apps.agent import Agent
 from oneiros.apps.prompts import SYSTEM
 from oneiros.devices.calculator import calculator
 from oneiros.devices.chromium import Chromium, interactive_browser
-from oneiros.devices.clock import Timers, clock
+from oneiros.devices.clock import Timer, Timers, clock
 from oneiros.devices.egress import Egress, SiteList
 from oneiros.devices.files import files as file_tools
 from oneiros.devices.find import find
@@ -35,12 +35,11 @@ from oneiros.devices.web import Browser, web
 from oneiros.engine.embedding import Embedder
 from oneiros.engine.local_model import LocalModel
 from oneiros.engine.remote_model import RemoteModel
-from oneiros.errors import JournalError, ProcessError
+from oneiros.errors import OneirosError, ProcessError
 from oneiros.kernel.control import ControlServer
 from oneiros.kernel.control_methods import System, control_methods
 from oneiros.kernel.journal import Journal
 from oneiros.kernel.kernel import Kernel
-from oneiros.kernel.label import Label
 from oneiros.kernel.models import OpenModels
 from oneiros.kernel.program import Program
 from oneiros.kernel.state import ProcessState
@@ -138,6 +137,14 @@ async def boot(
             name,
             {one.name: (one.price.prompt, one.price.reply) for one in others if one.price},
         )
+        closing: set[asyncio.Task[None]] = set()
+
+        def ended(pid: int) -> None:
+            """What the sandbox and the browser have of a process goes with it."""
+            task = asyncio.create_task(_forget(pid, workspaces, chromium))
+            closing.add(task)
+            task.add_done_callback(closing.discard)
+
         kernel = Kernel(
             journal,
             open_models,
@@ -145,11 +152,13 @@ async def boot(
             {"agent": Agent(), one_call.NAME: one_call.OneCall(), **settings.programs},
             remembered,
             {ASSISTANT: SYSTEM, **settings.prompts},
+            ended=ended,
         )
         stack.push_async_callback(kernel.close)
 
-        async def deliver(pid: int, text: str, label: Label) -> None:
-            await kernel.send(pid, text, sender="timer", label=label)
+        async def deliver(timer: Timer) -> None:
+            once = f"timer {timer.call_id}"
+            await kernel.send(timer.pid, timer.text, sender="timer", label=timer.label, once=once)
 
         timers = Timers(folder / "timers.json", deliver)
         for tool in [
@@ -228,6 +237,12 @@ class Disks:
             disk.close()
 
 
+async def _forget(pid: int, workspaces: Workspaces, chromium: Chromium | None) -> None:
+    await workspaces.forget(pid)
+    if chromium is not None:
+        await chromium.forget(pid)
+
+
 async def _keep_indexed(index: Index, disk: Disk) -> None:
     """Index what changed among the files, from time to time; cancelled, it leaves the databases."""
     ending = threading.Event()
@@ -241,12 +256,15 @@ async def _keep_indexed(index: Index, disk: Disk) -> None:
             ending.set()
             await asyncio.wait({work})  # a thread goes on: the databases are closed next
             raise
-        for path, problem in synced.problems.items():
-            _log.info("%s cannot be searched: %s", path, problem)
+        except OneirosError as error:
+            _log.error("Files are not indexed, which is tried again: %s", error)
+        else:
+            for path, problem in synced.problems.items():
+                _log.info("%s cannot be searched: %s", path, problem)
         await asyncio.sleep(_INDEX_EVERY)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, JournalError):
+    with contextlib.suppress(asyncio.CancelledError, OneirosError):
         await task

@@ -125,7 +125,11 @@ class Workspaces:
                 space = await self._new(context.owner)
             self._spaces[context.pid] = space  # the last one: used most recently
             space.users += 1
-            await self._close_surplus()
+            try:
+                await self._close_surplus()
+            except asyncio.CancelledError:
+                space.users -= 1
+                raise
         try:
             async with space.lock:
                 yield space
@@ -153,6 +157,10 @@ class Workspaces:
 
     async def forget(self, pid: int) -> None:
         """Close the workspace of a process that has ended, if it had one."""
+        async with self._making:
+            await self._drop(pid)
+
+    async def _drop(self, pid: int) -> None:
         space = self._spaces.pop(pid, None)
         if space is not None:
             await space.close()
@@ -172,7 +180,7 @@ class Workspaces:
         surplus = max(0, len(self._spaces) - self._most)
         idle = [pid for pid, space in self._spaces.items() if not space.users]
         for pid in idle[:surplus]:
-            await self.forget(pid)
+            await self._drop(pid)
 
 
 async def _in_thread(function: Callable[..., _T], *arguments: object) -> _T:
