@@ -11,6 +11,7 @@ from oneiros.apps.prompts import Notice, notice_of
 from oneiros.apps.repetition import Outcome
 from oneiros.apps.written_calls import WrittenCall, written_calls
 from oneiros.kernel.program import ToolRequest, View
+from oneiros.kernel.schemas import misfit
 from oneiros.memory.pages import Page, PageKind
 
 # The kernel's word for a failed call, or the last line of a program's traceback.
@@ -144,13 +145,10 @@ def _requests(calls: Sequence[Mapping[str, object]]) -> tuple[ToolRequest, ...]:
 
 def _fits(call: WrittenCall, view: View) -> bool:
     """Whether a written call is one that its tool takes."""
-    from jsonschema import Draft202012Validator
-
     if call.arguments is None:
         return False
     schema = next(tool.parameters for tool in view.tools if tool.name == call.tool)
-    fits: bool = Draft202012Validator(dict(schema)).is_valid(json.loads(call.arguments))
-    return fits
+    return misfit(schema, json.loads(call.arguments)) is None
 
 
 def _canonical(arguments: str) -> str:

@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
@@ -21,13 +21,11 @@ from oneiros.errors import OneirosError
 from oneiros.kernel.contract import Contract
 from oneiros.kernel.label import USER, Label
 from oneiros.kernel.policy import Arguments, Decision, Deny, PolicyContext, ToolCall, decide
+from oneiros.kernel.schemas import misfit
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import CallContext, Json, Outcome, Tool, ToolError, ToolResult
 from oneiros.memory.pages import Page, PageKind
 from oneiros.model.chat_format import Message
-
-if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
 
 _PATIENCE = 5.0  # seconds that a cancelled tool may take to clean up
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -89,7 +87,6 @@ class Toolbox:
     def __init__(self, tools: Callable[[], Mapping[str, Tool]]) -> None:
         """Offer what `tools` gives; it is asked each time, because servers' tools change."""
         self._tools = tools
-        self._validators: dict[str, tuple[Json, Validator]] = {}
         self._described: dict[frozenset[str], tuple[list[Tool], bytes]] = {}
 
     def offered(self, capabilities: frozenset[str]) -> list[Tool]:
@@ -123,19 +120,10 @@ class Toolbox:
             raise ToolError(f"The arguments of {tool.name} are not JSON: {error}.") from error
         if not isinstance(arguments, dict):
             raise ToolError(f"The arguments of {tool.name} are not a JSON object.")
-        for wrong in self._validator(tool).iter_errors(arguments):
-            place = ".".join(map(str, wrong.absolute_path)) or "the arguments"
-            raise ToolError(f"{tool.name} cannot be called so: {place}: {wrong.message[:300]}")
+        wrong = misfit(tool.parameters, arguments)
+        if wrong is not None:
+            raise ToolError(f"{tool.name} cannot be called so: {wrong}")
         return arguments
-
-    def _validator(self, tool: Tool) -> Validator:
-        from jsonschema import Draft202012Validator
-
-        known = self._validators.get(tool.name)
-        if known is None or known[0] is not tool.parameters:
-            known = (tool.parameters, Draft202012Validator(dict(tool.parameters)))
-            self._validators[tool.name] = known
-        return known[1]
 
 
 def decision(
