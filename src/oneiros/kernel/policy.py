@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from oneiros.kernel.contract import Contract, Effect
@@ -28,7 +29,7 @@ class PolicyContext:
     app: str
     capabilities: frozenset[str]  # "*": every one
     granted: frozenset[str]  # meanings of questions that a person allowed for good
-    request: str  # what the user wrote: all messages of the user
+    request: Callable[[], str]  # what the user wrote: all messages, read when they are asked for
     label: Label  # of the context that the call comes from
 
 

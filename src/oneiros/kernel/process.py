@@ -79,6 +79,7 @@ class Process:
         message: Message,
         label: Label,
         *,
+        sender: str = "",
         offset: int = 0,
         pinned: bool = False,
         call_id: str | None = None,
@@ -91,6 +92,7 @@ class Process:
             message=self.put_json(message),
             tokens=0 if kind is PageKind.VALUE else self.tokens(message),
             label=label,
+            sender=sender,
             pinned=pinned,
             call_id=call_id,
             stands_for=stands_for,
@@ -232,7 +234,8 @@ class Process:
             documents, text = (kept.path,), kept.shown
         if mail.sender != "user":
             text = f"[from {mail.sender}]\n{text}"
-        return self.page(PageKind.USER, {"role": "user", "content": text}, mail.label), documents
+        message: Message = {"role": "user", "content": text}
+        return self.page(PageKind.USER, message, mail.label, sender=mail.sender), documents
 
     def _end_of_budget(self) -> bool:
         """Announce what is nearly used up; end the process where something is."""

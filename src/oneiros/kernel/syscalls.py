@@ -19,12 +19,12 @@ from pydantic.dataclasses import dataclass
 
 from oneiros.errors import OneirosError
 from oneiros.kernel.contract import Contract
-from oneiros.kernel.label import USER, Label
+from oneiros.kernel.label import Label
 from oneiros.kernel.policy import Arguments, Decision, Deny, PolicyContext, ToolCall, decide
 from oneiros.kernel.schemas import misfit
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import CallContext, Json, Outcome, Tool, ToolError, ToolResult
-from oneiros.memory.pages import Page, PageKind
+from oneiros.memory.pages import Page
 from oneiros.model.chat_format import Message
 
 _PATIENCE = 5.0  # seconds that a cancelled tool may take to clean up
@@ -146,17 +146,17 @@ def decision(
 
 def policy_context(state: ProcessState, message: Callable[[Page], Message]) -> PolicyContext:
     """What a decision about a process's call depends on."""
-    written = [
-        message(page)["content"]
-        for page in sorted((*state.evicted, *state.pages), key=lambda page: page.id)
-        if page.kind is PageKind.USER and page.label.origins == {USER}
-    ]
+
+    def request() -> str:
+        pages = sorted((*state.evicted, *state.pages), key=lambda page: page.id)
+        return "\n".join(message(page)["content"] for page in pages if page.sender == "user")
+
     return PolicyContext(
         owner=state.owner,
         app=state.app,
         capabilities=state.capabilities,
         granted=state.granted,
-        request="\n".join(written),
+        request=request,
         label=state.label,
     )
 

@@ -32,6 +32,7 @@ class Page:
     message: str  # hash of the message as JSON
     tokens: int  # that it takes in the context, as rendered; of a VALUE 0
     label: Label
+    sender: str = ""  # of a message: who wrote it, "user" or "process:PID"
     pinned: bool = False  # whether it stays when others are evicted
     reply: str | None = None  # of what the model wrote: hash of its text and token ids as JSON
     calls: int = 0  # of an assistant's page: calls it makes
