@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneiros.devices.clock import MOST_TIMERS, Timer, Timers, clock, moment_of
-from oneiros.errors import OneirosError, ProcessError
+from oneiros.errors import JournalError, OneirosError, ProcessError
 from oneiros.kernel.label import Label
 from oneiros.kernel.tools import Tool, ToolError, Wake
 from tests.devices.contexts import CONTEXT, call, text_of
@@ -70,11 +70,11 @@ def test_timers_go_off_in_their_order_and_survive_a_restart(tmp_path: Path) -> N
     said: list[tuple[int, str]] = []
     moment = [NOW]
 
-    async def deliver(pid: int, text: str, label: Label) -> None:
-        assert label == CONTEXT.label
-        if pid == 9:
+    async def deliver(timer: Timer) -> None:
+        assert timer.label == CONTEXT.label
+        if timer.pid == 9:
             raise ProcessError("Process 9 has ended.")
-        said.append((pid, text))
+        said.append((timer.pid, timer.text))
         if len(said) == 2:
             raise asyncio.CancelledError
 
@@ -98,8 +98,8 @@ def test_a_timer_set_while_others_wait_goes_off_first(tmp_path: Path) -> None:
     async def go() -> str:
         heard: asyncio.Queue[str] = asyncio.Queue()
 
-        async def deliver(pid: int, text: str, label: Label) -> None:
-            await heard.put(text)
+        async def deliver(timer: Timer) -> None:
+            await heard.put(timer.text)
 
         timers = Timers(tmp_path / "timers.json", deliver, lambda: moment[0])
         timers.set(Timer("a", 1, NOW + 1000, "later", Label()))
@@ -115,8 +115,33 @@ def test_a_timer_set_while_others_wait_goes_off_first(tmp_path: Path) -> None:
     assert asyncio.run(go()) == "soon"
 
 
+def test_timers_go_on_after_a_message_that_could_not_be_journalled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oneiros.devices.clock._RETRY", 0.001)
+    said: list[str] = []
+
+    async def go() -> None:
+        heard = asyncio.Event()
+
+        async def deliver(timer: Timer) -> None:
+            said.append(timer.call_id)
+            if len(said) == 1:
+                raise JournalError("The disk is full.")
+            heard.set()
+
+        timers = Timers(tmp_path / "timers.json", deliver, lambda: NOW)
+        timers.set(Timer("a", 1, NOW, "x", Label()))
+        running = asyncio.create_task(timers.run())
+        await asyncio.wait_for(heard.wait(), 10)
+        running.cancel()
+
+    asyncio.run(go())
+    assert said == ["a", "a"]
+
+
 def test_a_timer_that_cannot_be_kept_is_not_set(tmp_path: Path) -> None:
-    async def deliver(pid: int, text: str, label: Label) -> None: ...
+    async def deliver(timer: Timer) -> None: ...
 
     timers = Timers(tmp_path / "nowhere" / "timers.json", deliver, lambda: NOW)
     with pytest.raises(OneirosError, match="cannot be written"):
@@ -125,7 +150,7 @@ def test_a_timer_that_cannot_be_kept_is_not_set(tmp_path: Path) -> None:
 
 
 def test_timers_have_a_limit_and_their_file_may_be_damaged(tmp_path: Path) -> None:
-    async def deliver(pid: int, text: str, label: Label) -> None: ...
+    async def deliver(timer: Timer) -> None: ...
 
     file = tmp_path / "timers.json"
     timers = Timers(file, deliver, lambda: NOW)

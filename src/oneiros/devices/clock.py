@@ -26,13 +26,13 @@ _log = logging.getLogger(__name__)
 LONGEST_WAIT: Final = 10 * 366 * 86_400.0  # seconds
 MOST_TIMERS: Final = 100  # of one process
 _LOOK: Final = 60.0  # seconds after which a timer looks at the clock again, which may be set
+_RETRY: Final = 5.0  # seconds after which a message is sent again that could not be
 
 Zone = Annotated[str, Field(description='Such as "Europe/Berlin"; default: the local one.')]
 Seconds = Annotated[float | None, Field(description="From now on.", gt=0)]
 Until = Annotated[
     str, Field(description='Or a time: "18:30", "2027-01-31 08:00", "2027-01-31T08:00Z".')
 ]
-Deliver = Callable[[int, str, Label], Awaitable[None]]  # pid, text; raises ProcessError if ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,17 @@ class Timer:
     label: Label
 
 
+# Sends a timer's message; if it came already, before a crash, not again. Raises ProcessError: the
+# process has ended.
+Deliver = Callable[[Timer], Awaitable[None]]
 _TIMERS: TypeAdapter[list[Timer]] = TypeAdapter(list[Timer])
 
 
 class Timers:
     """Timers, kept in a file, so that a restart loses none. One that ended meanwhile goes off then.
 
-    A kill between delivery and the note of it delivers the message again.
+    A kill between delivery and the note of it lets a timer go off again, with the same `call_id`:
+    whoever delivers knows by that that the message came.
     """
 
     def __init__(self, path: Path, deliver: Deliver, now: Callable[[], float] = time.time) -> None:
@@ -60,7 +64,7 @@ class Timers:
 
         Args:
             path: of the file; it is made with the first timer.
-            deliver: sends a message to a process.
+            deliver: sends a timer's message to its process.
             now: the clock.
 
         Raises:
@@ -104,26 +108,32 @@ class Timers:
         """Let timers go off, until cancelled."""
         while True:
             self._changed.clear()
+            wait = 0.0  # at least
             for timer in sorted(self._timers.values(), key=lambda t: t.at):
-                if timer.at <= self._now():
-                    await self._go_off(timer)
+                if timer.at <= self._now() and not await self._go_off(timer):
+                    wait = _RETRY
             rest = min((t.at for t in self._timers.values()), default=None)
-            pause = None if rest is None else min(max(rest - self._now(), 0.0), _LOOK)
+            pause = None if rest is None else min(max(rest - self._now(), wait), _LOOK)
             try:
                 await asyncio.wait_for(self._changed.wait(), pause)
             except TimeoutError:
                 continue
 
-    async def _go_off(self, timer: Timer) -> None:
+    async def _go_off(self, timer: Timer) -> bool:
+        """Whether the timer is done with: its message cannot be journalled on a full disk, say."""
         try:
-            await self._deliver(timer.pid, timer.text, timer.label)
+            await self._deliver(timer)
         except ProcessError as error:
             _log.info("A timer has nobody to go off for: %s", error)
+        except OneirosError as error:
+            _log.error("A timer goes off later: %s", error)
+            return False
         self._timers.pop(timer.call_id, None)
         try:
             self._write()
         except OneirosError as error:
-            _log.error("A timer that went off may do so again after a restart: %s", error)
+            _log.error("A timer that went off is still in its file: %s", error)
+        return True
 
     def _write(self) -> None:
         with replacing_file(self._path) as file:

@@ -104,6 +104,7 @@ class Delivered:
     sender: str  # "user", "process:PID", "timer"
     text: str  # hash
     label: Label
+    once: str | None = None  # a name of the message, under which no other one comes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +257,7 @@ class Ended:
     status: Literal["done", "killed", "failed", "budget"]
     result: str | None = None  # hash of a text
     label: Label = Label()
+    by_program: bool = False  # whether the program said so
 
 
 Event = Annotated[

@@ -238,11 +238,30 @@ class Kernel:
         return pid
 
     async def send(
-        self, pid: int, text: str, *, sender: str = "user", label: Label | None = None
+        self,
+        pid: int,
+        text: str,
+        *,
+        sender: str = "user",
+        label: Label | None = None,
+        once: str | None = None,
     ) -> None:
-        """Put a message into a process's inbox. Raises ProcessError: it has ended."""
+        """Put a message into a process's inbox.
+
+        Args:
+            pid: the process.
+            text: the message.
+            sender: who sends it.
+            label: what influenced it; None: the process's owner alone.
+            once: a name of the message; nothing happens if one of that name came already.
+
+        Raises:
+            ProcessError: the process has ended.
+        """
         state = self._live(pid).state
-        self._deliver(pid, sender, text, label or Label.of(USER, readers=[state.owner]))
+        if once is None or once not in state.came:
+            said = label or Label.of(USER, readers=[state.owner])
+            self._deliver(pid, sender, text, said, once)
         if sender == "user":
             self._wanted(pid)
 
@@ -509,12 +528,14 @@ class Kernel:
                 process.notify()
         return state
 
-    def _mail(self, sender: str, text: str, label: Label) -> e.Delivered:
+    def _mail(self, sender: str, text: str, label: Label, once: str | None = None) -> e.Delivered:
         blob = self._journal.put(text.encode(errors="replace"))
-        return e.Delivered(sender=sender, text=blob, label=label)
+        return e.Delivered(sender=sender, text=blob, label=label, once=once)
 
-    def _deliver(self, pid: int, sender: str, text: str, label: Label) -> None:
-        self._live(pid).append(self._mail(sender, text, label))
+    def _deliver(
+        self, pid: int, sender: str, text: str, label: Label, once: str | None = None
+    ) -> None:
+        self._live(pid).append(self._mail(sender, text, label, once))
 
     def _live(self, pid: int) -> Process:
         process = self._processes.get(pid)

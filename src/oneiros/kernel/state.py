@@ -91,6 +91,7 @@ class ProcessState:
     pages: tuple[Page, ...] = ()  # the context, and values
     evicted: tuple[Page, ...] = ()
     inbox: tuple[Mail, ...] = ()
+    came: frozenset[str] = frozenset()  # names of messages that come only once
     calls: tuple[CallState, ...] = ()
     generation: Generation | None = None
     last_reason: str = ""  # why the last reply ended
@@ -194,7 +195,8 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
             return replace(state, tools=event.tools)
         case e.Delivered():
             mail = Mail(sender=event.sender, text=event.text, label=event.label)
-            return replace(state, inbox=(*state.inbox, mail))
+            came = state.came if event.once is None else state.came | {event.once}
+            return replace(state, inbox=(*state.inbox, mail), came=came)
         case e.Received():
             state = replace(state, documents=(*state.documents, *event.documents))
             state = replace(state, inbox=state.inbox[len(event.pages) :], failures=0)
