@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -520,6 +521,25 @@ def test_the_client_for_commands_streams_and_leaves(tmp_path: Path) -> None:
 
             assert await asyncio.to_thread(look) == ["started", "delivered", "received"]
             await until(lambda: kernel.watchers == 0)
+
+    run(test)
+
+
+def test_a_backup_holds_nobody_up_but_erasures(tmp_path: Path) -> None:
+    copied = threading.Event()
+
+    async def test() -> None:
+        async with served(tmp_path) as (kernel, client):
+            kernel.backup = lambda path: copied.wait(30)  # type: ignore[assignment, method-assign]
+            backup = asyncio.ensure_future(client.call("backup", path=str(tmp_path / "copy")))
+            await asyncio.sleep(0.01)
+            pid = await client.call("start", text="hi")
+            erasure = asyncio.ensure_future(client.call("erase", pid=pid))
+            assert await client.call("processes")
+            assert not (backup.done() or erasure.done() or kernel.erased)
+            copied.set()
+            await asyncio.gather(backup, erasure)
+            assert kernel.erased == [(pid, None)]
 
     run(test)
 

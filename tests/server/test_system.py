@@ -75,6 +75,22 @@ def test_a_timer_goes_off_once_however_the_kernel_ends(
     asyncio.run(main())
 
 
+def test_a_search_finds_what_was_written_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        client = AsyncControlClient(tmp_path)
+        async with booted(tmp_path):
+            await client.call("fs.search", query="anything")
+            (tmp_path / "files" / "note.txt").write_text("The deadline is the 4th of May.")
+            (hit,) = await client.call("fs.search", query="deadline")
+            assert hit["path"] == "note.txt"
+
+    # The background has its next look later.
+    monkeypatch.setattr(systems, "sync_disk", lambda *arguments, **options: Synced())
+    asyncio.run(main())
+
+
 def test_files_are_indexed_again_after_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

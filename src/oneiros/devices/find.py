@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -15,13 +14,9 @@ from oneiros.kernel.label import join_all
 from oneiros.kernel.tools import CallContext, Tool, ToolResult
 from oneiros.memory.disk import Disk
 from oneiros.memory.index import FILE, Index
-from oneiros.memory.indexing import sync_disk
+from oneiros.memory.indexing import sync_before_search
 
 _HITS = 5
-# Passages embedded before a search, at most: what was just written. A folder that was never indexed
-# is found by its words, and embedded in the background.
-_EMBEDDED = 32
-_SECONDS = 5.0  # for finding what changed, likewise
 
 
 def find(disks: Callable[[str], Disk], index: Index) -> Tool:
@@ -40,10 +35,7 @@ def find(disks: Callable[[str], Disk], index: Index) -> Tool:
         """Search the user's files: documents, notes, code. Brings passages with file and place."""
 
         def search() -> ToolResult:
-            end = time.monotonic() + _SECONDS
-            disk = disks(context.owner)
-            sync_disk(index, disk, embed=False, stopped=lambda: time.monotonic() > end)
-            index.embed(context.owner, limit=_EMBEDDED)
+            sync_before_search(index, disks(context.owner))
             hits = index.search(query, context.owner, limit=_HITS, kinds=[FILE])
             if not hits:
                 return ToolResult("No file has anything like that.", data=[])

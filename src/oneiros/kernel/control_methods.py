@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -86,6 +86,8 @@ class System:
     disk: Callable[[str], Disk]
     search: Callable[[str, str, int], Sequence[Hit]]  # (owner, query, most hits)
     shutdown: Callable[[], None]  # begins the end
+    # Held while the journal is copied: the copy would keep an erasure from overwriting the log.
+    copying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def control_methods(system: System) -> Mapping[str, Method]:
@@ -216,7 +218,8 @@ def process_methods(system: System) -> dict[str, Method]:
         return await kernel.replay(pid)
 
     async def erase(pid: int, page: int | None = None) -> None:
-        kernel.erase(pid, page)
+        async with system.copying:
+            kernel.erase(pid, page)
 
     return {
         method.__name__: method
@@ -311,7 +314,8 @@ def system_methods(system: System) -> dict[str, Method]:
         target = Path(path)
         if not target.is_absolute():
             raise ControlError(f"{path}: the path of a backup is absolute.")
-        system.kernel.backup(target)
+        async with system.copying:
+            await asyncio.to_thread(system.kernel.backup, target)
 
     async def shutdown() -> None:
         system.shutdown()

@@ -471,7 +471,7 @@ class Kernel:
             self._processes[pid].talk = Talk()
 
     def backup(self, path: Path) -> None:
-        """Copy the journal, while everything goes on."""
+        """Copy the journal, while everything goes on; may run in another thread."""
         self._journal.backup(path)
 
     def _begin(self, pid: int, *events: e.Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,10 @@ from oneiros.memory.tree import Entry
 LARGEST = 32 << 20  # bytes of a file that is searched
 
 _EMBEDDED = 32  # passages between two questions whether to stop
+# Passages embedded before a search, at most: what was just written. A folder that was never indexed
+# is found by its words, and embedded in the background.
+_EMBEDDED_FIRST = 32
+_SECONDS_FIRST = 5.0  # for finding what changed, likewise
 
 # Folders of programs, not of people.
 _SKIPPED = frozenset({"node_modules", "__pycache__", "venv", "site-packages", "target", "dist"})
@@ -77,6 +82,13 @@ def sync_disk(
     while embed and not stopped() and index.embed(disk.owner, limit=_EMBEDDED):
         pass
     return synced
+
+
+def sync_before_search(index: Index, disk: Disk) -> None:
+    """What changed just now is found, however much there is to index. Raises DiskError."""
+    end = time.monotonic() + _SECONDS_FIRST
+    sync_disk(index, disk, embed=False, stopped=lambda: time.monotonic() > end)
+    index.embed(disk.owner, limit=_EMBEDDED_FIRST)
 
 
 def index_file(index: Index, disk: Disk, entry: Entry) -> str:

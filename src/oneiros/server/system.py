@@ -46,7 +46,7 @@ from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import Tool
 from oneiros.memory.disk import Disk
 from oneiros.memory.index import Hit, Index
-from oneiros.memory.indexing import sync_disk
+from oneiros.memory.indexing import sync_before_search, sync_disk
 from oneiros.memory.recall import ContextMemory
 from oneiros.server.tool_calls import KernelCalls, call_methods
 
@@ -178,6 +178,7 @@ async def boot(
             own[tool.name] = tool
 
         def search(owner: str, query: str, limit: int) -> Sequence[Hit]:
+            sync_before_search(index, disks.of(owner))
             return index.search(query, owner, limit=limit)
 
         system = System(
