@@ -180,6 +180,7 @@ class Process:
                         status=action.status,
                         result=self.put(action.result),
                         label=self.state.label,
+                        by_program=True,
                     )
                 )
 

@@ -53,13 +53,15 @@ class _Replay:
         self._pid = pid
         self._program = program
         self._texts = texts
-        self._asked: ProcessState | None = None  # the first state since the program did something
+        # States at which the program may have been asked since it did something.
+        self._asked: list[ProcessState] = []
         self._calls: list[e.CallIntended] = []  # that the program asked for, and are to come
 
     def check(self, state: ProcessState, event: e.Event, seq: int) -> None:
         """Whether the program does what an event says. Raises ReplayError: it does not."""
-        if self._asked is None:
-            self._asked = state
+        at_rest = state.generation is None and not state.calls
+        if at_rest and (not self._asked or _makes_room(event)):
+            self._asked.append(state)
         if isinstance(event, e.CallIntended):
             if not self._calls:
                 self._calls = self._intended(state, seq)
@@ -70,11 +72,12 @@ class _Replay:
             self._differs(seq, event, f"a call of {self._calls[0].tool}")
         elif (did := self._did(state, event)) is not None:
             # Between the question and the event there may have been others: messages, evictions.
-            if did not in (said := self._say(state), self._say(self._asked)):
-                self._differs(seq, event, _shown(said))
+            asked = (state, *reversed(self._asked))
+            if not any(did == self._say(before) for before in asked):
+                self._differs(seq, event, _shown(self._say(state)))
         else:
             return
-        self._asked = None
+        self._asked = []
 
     def _say(self, state: ProcessState) -> Action:
         return self._program.step(ProcessView(state, self._texts))
@@ -90,9 +93,8 @@ class _Replay:
                 text = self._texts.message(event.page)["content"]
                 page = event.page
                 return Note(text=text, page_kind=page.kind, stands_for=page.stands_for)
-            case e.Ended(status="done"):
-                result = "" if event.result is None else self._texts.text(event.result)
-                return Exit(result=result)
+            case e.Ended(by_program=True, status=status, result=blob) if status != "killed":
+                return Exit(result="" if blob is None else self._texts.text(blob), status=status)
         return None
 
     def _intended(self, state: ProcessState, seq: int) -> list[e.CallIntended]:
@@ -110,6 +112,11 @@ class _Replay:
         raise ReplayError(
             f"Event {seq} of process {self._pid} is {event.kind}, and its program wants {wanted}."
         )
+
+
+def _makes_room(event: e.Event) -> bool:
+    """Whether the kernel makes room for a reply that was asked for, or adds to what it answers."""
+    return isinstance(event, e.Evicted) or (isinstance(event, e.Noticed) and not event.by_program)
 
 
 def _hash(text: str) -> str:
