@@ -15,6 +15,7 @@ from oneiros.kernel import events as e
 from oneiros.kernel.program import Call, Exit, Generate, Note, Receive
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import Tool
+from oneiros.memory.context import SAID
 from oneiros.memory.pages import Page, PageKind
 from oneiros.model.answer_calls import ANSWER_NAME
 from oneiros.model.chat_format import Message
@@ -443,6 +444,20 @@ def test_without_a_budget_a_model_that_only_calls_is_stopped_all_the_same() -> N
     driver.results = lambda name, arguments: str(next(results))
     driver.run()
     assert len(driver.calls) == 7
+
+
+def test_a_turn_that_is_longer_than_the_context_is_stopped_all_the_same() -> None:
+    driver = asked(calls("add"), parent=1, agent=Agent(most_rounds=20))
+    driver.results = lambda name, arguments: f"result {len(driver.calls)}"
+    while not isinstance(driver.step(), Exit):
+        said = [page.id for page in driver.state.pages if page.kind in SAID]
+        if len(said) > 8 and not driver.state.calls:
+            text = {"role": "user", "content": "[Earlier messages left.]"}
+            mark = driver.page(PageKind.MARK, text)
+            driver.append(e.Evicted(pages=tuple(said[:-2]), mark=mark))
+        assert len(driver.actions) < 100
+    assert len(driver.calls) == 20
+    assert "20 rounds" in driver.notices()[0]
 
 
 def test_only_tools_that_the_process_may_call_are_offered() -> None:

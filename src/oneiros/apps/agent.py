@@ -1,6 +1,6 @@
 """The agent loop: a program that has a model call tools until it answers.
 
-It is a pure function of the process's context. Each step reads the turn (`turn.py`) anew and says
+It is a pure function of the process's state. Each step reads the turn (`turn.py`) anew and says
 the one thing that comes next, so that a process goes on after any crash, and any fork, with nothing
 but its journal.
 """

@@ -53,7 +53,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """Everything since the last message; of an evicted beginning, what is left."""
+    """Everything since the last message, also what was evicted."""
 
     asked: bool  # whether there is anything that could be answered
     rounds: tuple[Round, ...] = ()
@@ -75,8 +75,12 @@ class Turn:
 
 
 def read_turn(view: View) -> Turn:
-    """The turn at the end of a process's context."""
-    pages = view.state.context
+    """The last turn of a process.
+
+    What left the context counts as well: a turn that is longer than that has to end, too.
+    """
+    state = view.state
+    pages = sorted((*state.evicted, *state.pages), key=lambda page: page.id)
     starts = [index for index, page in enumerate(pages) if page.kind is PageKind.USER]
     pages = pages[starts[-1] if starts else 0 :]
     turn = Turn(asked=any(page.kind in _ASKING for page in pages))
