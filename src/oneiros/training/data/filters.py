@@ -38,6 +38,9 @@ _LARGEST_PAGE = 5_000_000
 _LONGEST = 100_000
 """Words of a web page, by Gopher's rules. A file of plain text may be a book."""
 
+_SAMPLE = 700
+"""Signs of each of three samples by which the language of a long text is told."""
+
 _LETTERS = 0.7
 """The least share of words with a letter. Gopher's is 0.8 of words between spaces; here every
 eighth word of good prose is a punctuation mark."""
@@ -132,7 +135,7 @@ class Chain:
 
     def _language(self, text: str) -> tuple[str, float]:
         """The likeliest language and its probability."""
-        language, score = _identifier().classify(text)
+        language, score = _identifier().classify(_sampled(text))
         return str(language), float(score)
 
     def _dropped(self, name: str, document: Any, page: bool) -> str:
@@ -172,6 +175,14 @@ def _quality(name: str, settings: DataSettings) -> Any:
         case "fineweb":
             return FineWebQualityFilter(language=WORDS)
     raise ValueError(name)
+
+
+def _sampled(text: str) -> str:
+    """Begin, middle and end of a long text: enough to tell a language, in half the time."""
+    if len(text) <= 3 * _SAMPLE:
+        return text
+    middle = (len(text) - _SAMPLE) // 2
+    return "\n".join((text[:_SAMPLE], text[middle : middle + _SAMPLE], text[-_SAMPLE:]))
 
 
 def _lines(text: str) -> int:

@@ -38,7 +38,7 @@ class DataSettings:
     language_score: float = 0.65  # least probability of one of the languages
     ngram: int = 13  # words in a row that a document may not share with a benchmark
     field: str = "text"  # key of JSON Lines and column of Parquet files
-    part_bytes: int = 8_000_000  # of raw text that is filtered at once, and done again if killed
+    part_bytes: int = 4_000_000  # of raw text that is filtered at once, and done again if killed
 
     def __post_init__(self) -> None:
         """Check the values.
