@@ -1,6 +1,7 @@
-"""Claim: training here is faster than plain loops, and learns as well as what is published.
+"""How fast training here is beside litgpt and a plain loop, and how well it learns.
 
-    python bench/training.py [--quick] [--json] [--case NAME ...] [--threads N] [--eager]
+    python bench/training.py [--quick] [--json] [--case NAME ...] [--threads N]
+                              [--eager] [--rounds N]
 
 cpu 10M ctx-256: tokens per second of whole updates, 64 rows of 256 in micro-batches of 16, 6 layers
 of width 384, characters. The peers are litgpt (`make peers`; the same architecture, AdamW) and a
@@ -50,7 +51,7 @@ from oneiros.errors import OneirosError
 from oneiros.training.processes import use_threads
 
 QUICK_CHARACTERS = 20_000
-SFT_CONVERSATIONS, LORA_CONVERSATIONS = 240, 120
+CONVERSATIONS = 240
 CASES = (
     "cpu 10M ctx-256",
     "tinyshakespeare chars 4x128 ctx-64",
@@ -70,7 +71,10 @@ def main() -> int:
     parser.add_argument("--case", action="append", choices=CASES, help="only these cases")
     parser.add_argument("--threads", type=int, help="of PyTorch on the CPU (default: the cores)")
     parser.add_argument("--eager", action="store_true", help="no side compiled in the case cpu 10M")
+    parser.add_argument("--rounds", type=int, default=3, help="of that case (default: 3)")
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
     # Threads that wait for each other on busy cores would take most of a smoke run.
     threads = arguments.threads or (1 if arguments.quick else usable_cores())
     use_threads(threads)
@@ -85,7 +89,12 @@ def main() -> int:
                 if arguments.quick:
                     rows += _quick(case, Path(folder), threads)
                 else:
-                    rows += _full(case, Path(folder), threads, arguments.eager)
+                    speed = replace(
+                        pretraining.FULL_SPEED,
+                        compiled=not arguments.eager,
+                        rounds=arguments.rounds,
+                    )
+                    rows += _full(case, Path(folder), threads, speed)
     except OneirosError as error:
         say(str(error))
         return 1
@@ -95,12 +104,11 @@ def main() -> int:
     return 0
 
 
-def _full(case: str, folder: Path, threads: int, eager: bool) -> Iterator[Row]:
+def _full(case: str, folder: Path, threads: int, speed: pretraining.SpeedSize) -> Iterator[Row]:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     match case:
         case "cpu 10M ctx-256":
-            size = replace(pretraining.FULL_SPEED, compiled=not eager)
-            yield from pretraining.speed_rows(case, characters(folder), size, threads)
+            yield from pretraining.speed_rows(case, characters(folder), speed, threads)
         case "tinyshakespeare chars 4x128 ctx-64":
             yield from pretraining.loss_rows(case, characters(folder), pretraining.CPU_LOSS, cpu)
         case "gpu depth-12":
@@ -108,9 +116,9 @@ def _full(case: str, folder: Path, threads: int, eager: bool) -> Iterator[Row]:
         case "gpu tinyshakespeare 6x384x256":
             yield from pretraining.loss_rows(case, characters(folder), pretraining.GPU_LOSS, gpu)
         case "sft dolly":
-            yield from tuning.sft_rows(case, tuning.dolly(folder, SFT_CONVERSATIONS), folder)
+            yield from tuning.sft_rows(case, tuning.dolly(folder, CONVERSATIONS), folder)
         case "lora smollm2":
-            yield from tuning.lora_rows(case, tuning.dolly(folder, LORA_CONVERSATIONS))
+            yield from tuning.lora_rows(case, tuning.dolly(folder, CONVERSATIONS))
 
 
 def _quick(case: str, folder: Path, threads: int) -> Iterator[Row]:
