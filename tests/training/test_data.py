@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from oneiros.errors import TrainingError
+from oneiros.errors import ModelFileError, TrainingError
 from oneiros.training.data.prepare import DataRequest, DataWatcher, prepare_data
 from oneiros.training.data.settings import DataSettings
 from oneiros.training.shards import open_shards, verify_shards
@@ -344,3 +345,22 @@ def test_a_missing_benchmark_is_no_silent_pass(small: Path, tmp_path: Path) -> N
         request_of(small, tmp_path / "out", settings=settings, benchmarks=(tmp_path / "none",))
     )
     assert "holds no benchmark" in said
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_after_it(
+    small: Path,
+    uninterrupted: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = request_of(small, tmp_path / "out")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("oneiros.training.data.parts.write_signatures", full)
+        with pytest.raises(ModelFileError, match="No space left on device"):
+            prepare_data(request)
+    prepare_data(request)
+    assert contents(request.output) == uninterrupted

@@ -90,7 +90,13 @@ def prepare_data(request: DataRequest, watcher: DataWatcher | None = None) -> Da
     _begin(output, pin)
     documents = output / "documents"
     if not documents.is_dir():
-        _make_documents(request, inputs, benchmarks, watcher)
+        try:
+            _make_documents(request, inputs, benchmarks, watcher)
+        except OSError as error:  # of datatrove, which writes signatures by itself
+            raise ModelFileError(
+                f"{output}: cannot be written ({error.strerror}). What is done is kept: the same "
+                "command goes on."
+            ) from error
     tally = Tally.from_dict(read_object(output / _TALLY))
     shards = output / "shards"
     manifest: Manifest | None = None

@@ -15,6 +15,9 @@ from oneiros.training.shards import Manifest
 
 REPORT_JSON, REPORT = "report.json", "report.md"
 
+_SOURCES = 100
+"""Files that report.md lists; report.json has all."""
+
 
 def report_values(
     pin: Mapping[str, Any], settings: DataSettings, tally: Tally, manifest: Manifest | None
@@ -159,8 +162,11 @@ def _origin(values: dict[str, Any]) -> list[str]:
     )
     settings = ", ".join(f"{name} {value}" for name, value in values["settings"].items())
     lines += [f"- settings: {settings}", "", "| file | bytes | SHA-256 |", "|---|---|---|"]
-    for source in (*values["inputs"], *values["benchmarks"]):
+    sources = [*values["inputs"], *values["benchmarks"]]
+    for source in sources[:_SOURCES]:
         lines.append(f"| {_code(source['name'])} | {source['bytes']:,} | {source['sha256']} |")
+    if len(sources) > _SOURCES:
+        lines += ["", f"{len(sources) - _SOURCES:,} more are in {REPORT_JSON}."]
     return lines
 
 

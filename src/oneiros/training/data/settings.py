@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from oneiros import __version__
@@ -67,9 +67,6 @@ class DataSettings:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {name: _plain(value) for name, value in asdict(self).items()}
-
-
-SETTINGS = tuple(field.name for field in fields(DataSettings))
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,9 @@ def find_inputs(inputs: Sequence[Path]) -> list[InputFile]:
             raise TrainingError(f"{path}: has an unknown format. What can be read: {_known()}.")
         else:
             found.append(InputFile(path, path.name))
-    names = [file.name for file in found]
+    names = Counter(file.name for file in found)
     for file in found:
-        if names.count(file.name) > 1:
+        if names[file.name] > 1:
             raise TrainingError(
                 f"{file.path}: another input is called {file.name} too. Name the folder above both."
             )
