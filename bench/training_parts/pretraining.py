@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -225,7 +226,7 @@ def mfu_rows(case: str) -> Iterator[Row]:
     yield Row(case, "mfu", mfu, None, "of peak", "higher", GPU_MFU, absolute=True)
 
 
-def our_config(shape: Shape, **settings: object) -> PretrainConfig:
+def our_config(shape: Shape, **settings: Any) -> PretrainConfig:
     """Our defaults for a network of this shape."""
     return pretrain_config(
         shape.layers,

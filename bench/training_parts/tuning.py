@@ -140,7 +140,7 @@ def lora_rows(case: str, material: Material) -> Iterator[Row]:
     network = load_model(material.model)
     settings = PeftConfig(
         r=RANK,
-        lora_alpha=config.alpha,
+        lora_alpha=int(config.alpha),
         target_modules=[name.rpartition(".")[2] for name in TARGETS.values()],
     )
     torch.manual_seed(config.seed)
