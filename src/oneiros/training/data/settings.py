@@ -26,7 +26,19 @@ FILTERS = {
 }
 """The filters in the order in which documents meet them, and what each removes."""
 
-_PACKAGES = ("datatrove", "lxml", "numpy", "py3langid", "tldextract", "trafilatura", "xxhash")
+_PACKAGES = (
+    "datatrove",
+    "jusText",
+    "lxml",
+    "numpy",
+    "py3langid",
+    "pyarrow",
+    "regex",
+    "tldextract",
+    "trafilatura",
+    "warcio",
+    "xxhash",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
