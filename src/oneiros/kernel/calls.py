@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from oneiros.errors import JournalError
 from oneiros.kernel import events as e
-from oneiros.kernel.label import PUBLIC, SYSTEM, USER, Label
-from oneiros.kernel.policy import Allow, Ask, Decision, Deny
+from oneiros.kernel.label import PUBLIC, USER, Label
+from oneiros.kernel.policy import Allow, Arguments, Ask, Decision, Deny
 from oneiros.kernel.program import ToolRequest
+from oneiros.kernel.results import end_call
 from oneiros.kernel.state import CallState, ProcessState
 from oneiros.kernel.syscalls import (
     OutcomeUnknownError,
@@ -19,21 +20,19 @@ from oneiros.kernel.syscalls import (
     decision,
     result_label,
     run,
-    shortened,
 )
 from oneiros.kernel.tools import CallContext, Outcome, Tool, ToolError, ToolResult, Wake
-from oneiros.memory.pages import Page, PageKind
+from oneiros.memory.pages import Page
 from oneiros.model.chat_format import Message
 
 if TYPE_CHECKING:
     from oneiros.kernel.process import Process
 
-CallOutcome = Literal["done", "failed", "denied", "unknown", "cancelled"]
-
 _UNKNOWN = (
     "The machine was interrupted during this call. Whether it took effect is not known: find out "
     "before you make it again."
 )
+_MAYBE = "Whether it had an effect is not known."
 _DENIED = "A person said no to this call. Do not make it again; go on without it, or explain."
 
 
@@ -106,18 +105,54 @@ _NAMES: dict[type[Decision], Literal["allow", "ask", "deny"]] = {
 
 
 async def finish_calls(process: Process) -> None:
-    """Carry out all calls that are not over."""
+    """Carry out all calls that are not over.
+
+    Raises:
+        JournalError: what happened cannot be written.
+    """
     async with asyncio.TaskGroup() as group:
         for call in process.state.calls:
             group.create_task(_finish(process, call.call_id))
 
 
 async def _finish(process: Process, call_id: str) -> None:
+    """Carry out a call. Whatever goes wrong ends this call, and none that is made with it."""
+    task = asyncio.ensure_future(_carry_out(process, call_id))
+    try:
+        await asyncio.wait({task})
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    call = _find(process, call_id)
+    if isinstance(error, JournalError):
+        raise error
+    if error is not None and call is not None:
+        _end_crashed(process, call, error)
+
+
+def _end_crashed(process: Process, call: CallState, error: BaseException) -> None:
+    """End a call that failed in a way that its tool did not foresee."""
+    text = f"{call.tool} crashed: {type(error).__name__}: {str(error)[:500]}"
+    try:
+        tool, arguments = _resolved(process, call)
+    except ToolError:
+        end_call(process, call, "failed", text)
+        return
+    label = result_label(tool, arguments, _context(process, call), ToolResult(""))
+    if tool.contract.effects:
+        end_call(process, call, "unknown", f"{text}. {_MAYBE}", label=label)
+    else:
+        end_call(process, call, "failed", text, label=label)
+
+
+async def _carry_out(process: Process, call_id: str) -> None:
     while (call := _find(process, call_id)) is not None:
         match call.phase:
             case "denied":
                 asked = process.services.texts.text(call.why) if call.why else ""
-                _end(process, call, "denied", _DENIED if call.meaning else asked)
+                end_call(process, call, "denied", _DENIED if call.meaning else asked)
             case "asked":
                 await process.until(lambda: _find(process, call_id) != call)
             case "suspended":
@@ -130,27 +165,34 @@ def _find(process: Process, call_id: str) -> CallState | None:
     return next((call for call in process.state.calls if call.call_id == call_id), None)
 
 
+def _context(process: Process, call: CallState) -> CallContext:
+    state = process.state
+    return CallContext(state.pid, call.call_id, state.owner, state.app, call.label)
+
+
+def _resolved(process: Process, call: CallState) -> tuple[Tool, Arguments]:
+    """A call's tool, and its arguments. Raises ToolError: there is none, or they do not fit."""
+    toolbox = process.services.toolbox
+    tool = toolbox.get(call.tool)
+    return tool, toolbox.arguments(tool, process.services.texts.text(call.arguments))
+
+
 async def _perform(process: Process, call: CallState) -> None:
-    state, toolbox = process.state, process.services.toolbox
-    context = CallContext(state.pid, call.call_id, state.owner, state.app, call.label)
+    try:
+        tool, arguments = _resolved(process, call)
+    except ToolError as error:
+        end_call(process, call, "failed", str(error))
+        return
+    context = _context(process, call)
+    # Errors are worded by servers and sites, as results are.
+    label = result_label(tool, arguments, context, ToolResult(""))
     began = time.monotonic()
     try:
-        tool = toolbox.get(call.tool)
-        arguments = toolbox.arguments(tool, process.services.texts.text(call.arguments))
-        outcome = None
-        if call.call_id not in process.running_calls:
-            # It was under way when the kernel stopped.
-            outcome = await _reconciled(tool, arguments, context)
-            process.running_calls.add(call.call_id)
-        if outcome is None:
-            seconds = tool.contract.deadline
-            if state.budget.seconds is not None:
-                seconds = max(0.0, min(seconds, state.budget.seconds - state.used.seconds))
-            outcome = await _interruptible(process, run(tool, arguments, context, seconds))
+        outcome = await _outcome(process, call, tool, arguments, context)
     except OutcomeUnknownError as error:
-        _end(process, call, "unknown", str(error), began)
+        end_call(process, call, "unknown", str(error), began, label=label)
     except ToolError as error:
-        _end(process, call, "failed", str(error), began)
+        end_call(process, call, "failed", str(error), began, label=label)
     else:
         if isinstance(outcome, Wake):
             if outcome.question is not None:
@@ -158,25 +200,39 @@ async def _perform(process: Process, call: CallState) -> None:
                 outcome = Wake(question=question, at=outcome.at)
             process.append(e.CallSuspended(call_id=call.call_id, wake=outcome))
         else:
-            label = result_label(tool, arguments, context, outcome)
+            label = label.join(outcome.label)
             limit = tool.contract.output_limit
-            _end(process, call, "done", outcome.text, began, outcome, label, limit)
+            end_call(process, call, "done", outcome.text, began, outcome, label, limit)
 
 
-async def _interruptible(process: Process, call: Coroutine[object, object, Outcome]) -> Outcome:
+async def _outcome(
+    process: Process, call: CallState, tool: Tool, arguments: Arguments, context: CallContext
+) -> Outcome:
+    """Make a call, or find what it brought before the kernel stopped."""
+    if call.call_id not in process.running_calls:
+        # It was under way when the kernel stopped.
+        found = await _reconciled(tool, arguments, context)
+        process.running_calls.add(call.call_id)
+        if found is not None:
+            return found
+    state = process.state
+    seconds = tool.contract.deadline
+    if state.budget.seconds is not None:
+        seconds = max(0.0, min(seconds, state.budget.seconds - state.used.seconds))
     outcome: list[Outcome] = []
 
     async def make() -> None:
-        outcome.append(await call)
+        outcome.append(await run(tool, arguments, context, seconds))
 
-    if not await process.attend(make()):
-        raise OutcomeUnknownError("A person interrupted this call; it may have had an effect.")
-    return outcome[0]
+    if await process.attend(make()):
+        return outcome[0]
+    text = "A person interrupted this call."
+    if tool.contract.effects:
+        raise OutcomeUnknownError(f"{text} {_MAYBE}")
+    raise ToolError(text)
 
 
-async def _reconciled(
-    tool: Tool, arguments: dict[str, object], context: CallContext
-) -> ToolResult | None:
+async def _reconciled(tool: Tool, arguments: Arguments, context: CallContext) -> ToolResult | None:
     """The result of a call that was under way; None: make it (again)."""
     if tool.reconcile is not None:
         return await tool.reconcile(arguments, context)
@@ -219,78 +275,28 @@ async def _woken(process: Process, call: CallState) -> None:
                 child.end.label,
             )
         result = ToolResult(text, label=label)
-        _end(process, call, "done", text, None, result, call.label.join(result.label))
+        end_call(process, call, "done", text, None, result, call.label.join(result.label))
     elif wake.message and process.state.inbox:
         mail = process.state.inbox[0]
         text = f"From {mail.sender}: {texts.text(mail.text)}"
         label = call.label.join(mail.label)
-        _end(process, call, "done", text, None, ToolResult(text), label, received=1)
+        end_call(process, call, "done", text, None, ToolResult(text), label, received=1)
     else:
         now = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
-        _end(process, call, "done", f"The time has come: it is {now}.")
+        end_call(process, call, "done", f"The time has come: it is {now}.")
 
 
 def answer_question(process: Process, call: CallState, text: str) -> None:
     """End a call that asked a person with what the person said."""
     label = call.label.join(Label.of(USER, readers=[process.state.owner]))
-    _end(process, call, "done", text, None, ToolResult(text), label)
-
-
-def _end(
-    process: Process,
-    call: CallState,
-    outcome: CallOutcome,
-    text: str,
-    began: float | None = None,
-    result: ToolResult | None = None,
-    label: Label | None = None,
-    limit: int = 8_000,
-    received: int = 0,
-) -> None:
-    """Journal a call's end with its result as a page."""
-    if label is None:
-        label = call.label.join(Label.of(SYSTEM))
-    document = None
-    if len(text) > limit:
-        name = f"output-{call.call_id}.txt"
-        kept = process.services.memory.keep(process.state, name, text, label)
-        document = kept.path
-        text = (
-            f"{shortened(text, limit)}\n[{len(text):,} characters; all of them are in {document}]"
-        )
-    files = [path for path in (result.files if result else ()) if path not in text]
-    if files:
-        text = f"{text}\n[files: {', '.join(files)}]".lstrip()
-    if outcome in ("failed", "unknown"):
-        text = f"Error: {text}"
-    message: Message = {"role": "tool", "content": text, "name": call.tool}
-    kind = PageKind.VALUE
-    if call.model_call is not None:
-        message["tool_call_id"] = call.model_call
-        kind = PageKind.TOOL
-    data = None
-    if result is not None and result.data is not None:
-        data = process.put(json.dumps(result.data, ensure_ascii=False, default=str))
-    seconds = 0.0 if began is None else time.monotonic() - began
-    process.append(
-        e.CallEnded(
-            call_id=call.call_id,
-            outcome=outcome,
-            page=process.page(kind, message, label, call_id=call.call_id),
-            used=e.Used(calls=1, seconds=seconds, money=result.cost if result else 0.0),
-            data=data,
-            document=document,
-            received=received,
-        )
-    )
-    process.running_calls.discard(call.call_id)
+    end_call(process, call, "done", text, None, ToolResult(text), label)
 
 
 def cancel_waiting(process: Process) -> None:
     """End the calls that wait for something."""
     for call in process.state.calls:
         if call.phase in ("asked", "suspended"):
-            _end(process, call, "cancelled", "A person interrupted this call; it was not made.")
+            end_call(process, call, "cancelled", "A person interrupted this call; it was not made.")
 
 
 def cancelled_in_fork(process: Process) -> None:
@@ -299,4 +305,4 @@ def cancelled_in_fork(process: Process) -> None:
         asks = call.phase == "suspended" and call.wake is not None and call.wake.question
         if call.phase in ("intended", "asked", "denied") or asks:
             text = "This process was forked during the call. Its result went to the other one."
-            _end(process, call, "cancelled", text)
+            end_call(process, call, "cancelled", text)

@@ -49,6 +49,7 @@ class Talk:
 
     conversation: Conversation | None = None
     pages: tuple[int, ...] = ()
+    overhead: int | None = None  # tokens of its prompt beside the pages: tools, the template's
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,8 @@ def _with_room(process: Process, action: Generate) -> Conversation:
     while True:
         conversation = _conversation(process)
         used = conversation.prompt_tokens(tools)
+        pages = sum(page.tokens for page in process.state.context)
+        process.talk = replace(process.talk, overhead=max(0, used - pages))
         gone = plan_eviction(process.state.context, used, budget)
         if not gone:
             return conversation

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Coroutine
 
+from oneiros.errors import DiskError
 from oneiros.kernel import events as e
 from oneiros.kernel import program
 from oneiros.kernel.budgets import end_of_budget
@@ -21,6 +22,7 @@ from oneiros.kernel.label import SYSTEM, Label
 from oneiros.kernel.services import Services
 from oneiros.kernel.state import Mail, ProcessState
 from oneiros.kernel.view import ProcessView
+from oneiros.memory.documents import fitted
 from oneiros.memory.pages import Page, PageKind
 from oneiros.model.chat_format import Message
 
@@ -100,11 +102,15 @@ class Process:
 
     def tokens(self, message: Message) -> int:
         """About what a message takes in the context."""
-        count = self.services.models.count(self.state.model, message["content"])
+        count = self.count(message["content"])
         calls = message.get("tool_calls")
         if calls:
-            count += self.services.models.count(self.state.model, json.dumps(calls))
+            count += self.count(json.dumps(calls))
         return count + MARKUP
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, for this process's model."""
+        return self.services.models.count(self.state.model, text)
 
     def notify(self) -> None:
         """Something changed that the process may wait for."""
@@ -229,10 +235,15 @@ class Process:
         context = self.services.models.context(self.state.model)
         longest = room(context).longest_message
         documents: tuple[str, ...] = ()
-        if self.services.models.count(self.state.model, text) > longest:
+        if self.count(text) > longest:
             name = f"message-{self.pid}-{self.state.next_page}.txt"
-            kept = self.services.memory.keep(self.state, name, text, mail.label)
-            documents, text = (kept.path,), kept.shown
+            try:
+                kept = self.services.memory.keep(self.state, name, text, mail.label)
+                documents, text = (kept.path,), kept.shown
+            except DiskError as error:
+                remark = f"\n[What is not shown of this message could not be kept: {error}]"
+                left = longest - self.count(remark)
+                text = fitted(text, len(text), left, self.count) + remark
         if mail.sender != "user":
             text = f"[from {mail.sender}]\n{text}"
         message: Message = {"role": "user", "content": text}

@@ -211,10 +211,3 @@ def _filled(template: str, arguments: Arguments) -> str:
         return urlsplit(text).hostname or text if "://" in text else text
 
     return _PLACEHOLDER.sub(value, template)
-
-
-def shortened(text: str, limit: int) -> str:
-    """The beginning and the end of a text, with what is missing said between them."""
-    head, tail = limit * 3 // 4, limit // 4
-    missing = len(text) - head - tail
-    return f"{text[:head]}\n[… {missing:,} characters are not shown …]\n{text[-tail:]}"

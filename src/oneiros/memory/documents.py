@@ -7,7 +7,7 @@ they follow its paragraphs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from oneiros.errors import DiskError
@@ -72,6 +72,29 @@ def stand_in(path: str, text: str) -> str:
         f"file {path}, in {parts} parts, which read_document reads. It begins and ends so:]\n"
         f"{text[:_SHOWN].rstrip()}\n[…]\n{text[-_SHOWN:].lstrip()}"
     )
+
+
+def fitted(text: str, characters: int, tokens: int | None, count: Callable[[str], int]) -> str:
+    """A text, or as much of its beginning and its end as fits, with what is missing said between.
+
+    Args:
+        text: any text.
+        characters: of it that may be shown.
+        tokens: that it may take; None: any number.
+        count: tokens of a text.
+    """
+    shown = text if len(text) <= characters else _shortened(text, characters)
+    characters = min(characters, len(text))
+    while tokens is not None and characters > 0 and (taken := count(shown)) > tokens:
+        characters = int(0.9 * characters * max(tokens, 0) / taken)
+        shown = _shortened(text, characters)
+    return shown
+
+
+def _shortened(text: str, characters: int) -> str:
+    head, tail = characters * 3 // 4, characters // 4
+    missing = len(text) - head - tail
+    return f"{text[:head]}\n[… {missing:,} characters are not shown …]\n{text[len(text) - tail :]}"
 
 
 def _parts(text: str, size: int) -> Iterator[str]:

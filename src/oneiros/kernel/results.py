@@ -1,0 +1,115 @@
+"""What a call brought, as a page that the context has room for."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Literal
+
+from oneiros.errors import DiskError
+from oneiros.kernel import events as e
+from oneiros.kernel.generating import MARKUP, room
+from oneiros.kernel.label import SYSTEM, Label
+from oneiros.kernel.state import CallState
+from oneiros.kernel.tools import ToolResult
+from oneiros.memory.documents import fitted
+from oneiros.memory.pages import PageKind
+from oneiros.model.chat_format import Message
+
+if TYPE_CHECKING:
+    from oneiros.kernel.process import Process
+
+CallOutcome = Literal["done", "failed", "denied", "unknown", "cancelled"]
+
+_SHARE = 0.75  # of the room beside what stays; the rest is for marks, notices and the next reply
+_LEAST = 48  # tokens of a result, where there is no room
+
+
+def end_call(
+    process: Process,
+    call: CallState,
+    outcome: CallOutcome,
+    text: str,
+    began: float | None = None,
+    result: ToolResult | None = None,
+    label: Label | None = None,
+    limit: int = 8_000,
+    received: int = 0,
+) -> None:
+    """Journal a call's end with its result as a page.
+
+    Of a text that has more than `limit` characters, or takes more of the context than there is, the
+    beginning and the end are shown; the whole becomes a document, if there is space on the disk.
+    """
+    if label is None:
+        label = call.label.join(Label.of(SYSTEM))
+    files = [path for path in (result.files if result else ()) if path not in text]
+    remark = f"\n[files: {', '.join(files)}]" if files else ""
+    if outcome in ("failed", "unknown"):
+        text = f"Error: {text}"
+    text, document = _shown(process, call, text, remark, label, limit)
+    message: Message = {"role": "tool", "content": text, "name": call.tool}
+    kind = PageKind.VALUE
+    if call.model_call is not None:
+        message["tool_call_id"] = call.model_call
+        kind = PageKind.TOOL
+    data = None
+    if result is not None and result.data is not None:
+        data = process.put(json.dumps(result.data, ensure_ascii=False, default=str))
+    seconds = 0.0 if began is None else time.monotonic() - began
+    process.append(
+        e.CallEnded(
+            call_id=call.call_id,
+            outcome=outcome,
+            page=process.page(kind, message, label, call_id=call.call_id),
+            used=e.Used(calls=1, seconds=seconds, money=result.cost if result else 0.0),
+            data=data,
+            document=document,
+            received=received,
+        )
+    )
+    process.running_calls.discard(call.call_id)
+
+
+def _shown(
+    process: Process, call: CallState, text: str, remark: str, label: Label, limit: int
+) -> tuple[str, str | None]:
+    """What of a result is shown, with a remark behind it; the document that has the whole."""
+    tokens = None if call.model_call is None else _room(process)
+
+    def part() -> str:
+        left = None if tokens is None else tokens - process.count(remark)
+        return fitted(text, limit, left, process.count)
+
+    if part() == text:
+        return f"{text}{remark}".lstrip(), None
+    document = None
+    try:
+        name = f"output-{call.call_id}.txt"
+        document = process.services.memory.keep(process.state, name, text, label).path
+        kept = f"all of them are in {document}"
+    except DiskError as error:
+        kept = f"what is not shown could not be kept: {error}"
+    remark = f"\n[{len(text):,} characters; {kept}]{remark}"
+    return part() + remark, document
+
+
+def _room(process: Process) -> int:
+    """Tokens that the result of a call may take.
+
+    The results of a reply fit beside what never leaves the context before they are read: pinned
+    pages, tools, the newest message, and the reply. What one does not need is left to the others.
+    """
+    state = process.state
+    context = state.context
+    asked = [page for page in context if page.kind is PageKind.USER][-1:]
+    reply = [n for n, page in enumerate(context) if page.kind is PageKind.ASSISTANT][-1:]
+    newest = context[reply[0] :] if reply else ()
+    stays = {page.id: page.tokens for page in (*asked, *newest) if page.kind is not PageKind.TOOL}
+    stays |= {page.id: page.tokens for page in context if page.pinned}
+    limit = room(process.services.models.context(state.model)).limit
+    overhead = process.talk.overhead
+    limit -= limit // 4 if overhead is None else overhead  # not known after a restart
+    taken = sum(page.tokens for page in newest if page.kind is PageKind.TOOL)
+    calls = sum(call.model_call is not None for call in state.calls)
+    return max(_LEAST, (int(_SHARE * (limit - sum(stays.values()))) - taken) // calls - MARKUP)
