@@ -24,6 +24,11 @@ def test_escape_sequences_are_shown_and_not_sent() -> None:
     assert printable("\x1b]0;title\x07\r\x9b31m") == "␛]0;title␇␍�31m"
 
 
+def test_nothing_is_hidden_or_shown_in_another_order() -> None:
+    assert printable("rm\u200b -rf\ufeff \u202egpj.exe\u2066\U000e0041") == "rm� -rf� �gpj.exe��"
+    assert printable("نامه\u200cها 👨\u200d👩") == "نامه\u200cها 👨\u200d👩"
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [(" the", "␣the"), ("a b ", "a b␣"), ("  ", "␣␣"), ("", ""), ("\n\t", "⏎→"), (" \n", "␣⏎")],

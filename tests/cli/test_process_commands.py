@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -69,12 +70,16 @@ def test_processes_are_ruled_by_a_line_each(running: Running, oneiros: Command) 
     oneiros("send", str(pid), stdin="from a pipe\n")
     said = [kernel.message(page)["content"] for page in kernel.state(pid).pages]
     assert said[-1] == "You said: from a pipe"
-    oneiros("stop", str(pid))
+    assert oneiros("stop", str(pid)) == ""
     assert kernel.state(pid).stopped
     oneiros("cont", str(pid))
     assert not kernel.state(pid).stopped
     oneiros("renice", str(pid), "9")
     assert kernel.state(pid).priority == 9
+    for arguments in (("stop",), ("cont",), ("renice", "9"), ("send", "and?"), ("erase", "-f")):
+        shown = json.loads(oneiros(arguments[0], str(pid), *arguments[1:], "--json"))
+        assert (shown["pid"], shown["title"]) == (pid, "one")
+    kernel.erased.clear()
     assert "of 5,000" in oneiros("budget", str(pid), "--tokens", "5000")
     assert json.loads(oneiros("budget", str(pid), "--json"))["budget"]["tokens"] == 5000
     child = json.loads(oneiros("fork", str(pid), "--json"))["pid"]
@@ -82,7 +87,8 @@ def test_processes_are_ruled_by_a_line_each(running: Running, oneiros: Command) 
     assert "same state" in oneiros("replay", str(pid))
     oneiros("erase", str(pid), "--page", "2", "--force")
     assert kernel.erased == [(pid, 2)]
-    oneiros("kill", str(pid), str(child))
+    killed = json.loads(oneiros("kill", str(pid), str(child), "--json"))
+    assert [one["pid"] for one in killed] == [pid, child]
     assert kernel.processes() == []
     with pytest.raises(ProcessError, match="99"):
         oneiros("kill", "99")
@@ -100,10 +106,32 @@ def test_the_journal_is_copied_and_the_kernel_ended(
 ) -> None:
     running.kernel.backup = lambda path: path.write_bytes(b"journal")  # type: ignore[method-assign]
     assert "7 bytes" in oneiros("backup", str(home / "copy"))
-    with pytest.raises(OneirosError, match="--force"):
-        oneiros("backup", str(home / "copy"))
-    oneiros("shutdown")
+    copied = json.loads(oneiros("backup", str(home / "other"), "--json"))
+    assert copied == {"path": str(home / "other"), "bytes": 7}
+    assert json.loads(oneiros("shutdown", "--json")) == {"pid": os.getpid()}
     assert running.ended.is_set()
+
+
+def test_what_processes_ask_is_answered_without_attaching(
+    running: Running, oneiros: Command
+) -> None:
+    kernel = running.kernel
+    assert "Nothing is asked" in oneiros("questions")
+    first, second = (int(oneiros("spawn", f"write {name}.txt")) for name in "ab")
+    (one, two) = json.loads(oneiros("questions", "--json"))
+    assert (one["pid"], two["pid"]) == (first, second)
+    shown = oneiros("questions")
+    assert f"{one['call_id']}  process {first}  (yes, always or no)" in shown
+    assert "write(path='a.txt') would send. Allow it?" in shown
+    with pytest.raises(OneirosError, match="yes, always or no"):
+        oneiros("answer", one["call_id"], "perhaps")
+    said = json.loads(oneiros("answer", one["call_id"], "always", "--json"))
+    assert said == {"call_id": one["call_id"], "pid": first, "allow": True, "always": True}
+    assert kernel.state(first).granted == {"write: send"}
+    oneiros("answer", two["call_id"], "NO", "--pid", str(second))
+    assert [entry.path for entry in kernel.disk.walk()] == ["a.txt"]
+    with pytest.raises(OneirosError, match="asks nothing"):
+        oneiros("answer", two["call_id"], "yes")
 
 
 def test_strace_shows_what_a_process_did(running: Running, oneiros: Command) -> None:
@@ -168,6 +196,11 @@ def test_files_are_listed_read_searched_and_undone(running: Running, oneiros: Co
     assert "notes/" in oneiros("fs", "ls")
     assert json.loads(oneiros("fs", "ls", "notes", "--json"))[0]["size"] == 9
     assert oneiros("fs", "cat", "notes/a.txt") == "zwei \x1b[2J"  # a pipe gets it as it is
+    shown = json.loads(oneiros("fs", "cat", "notes/a.txt", "--json"))
+    assert shown == {"path": "notes/a.txt", "size": 9, "text": "zwei \x1b[2J"}
+    disk.write("b.bin", b"\xff\x00", call_id="7.4", label=label)
+    assert json.loads(oneiros("fs", "cat", "b.bin", "--json"))["base64"] == "/wA="
+    disk.delete("b.bin", call_id="7.5")
     with pytest.raises(DiskError):
         oneiros("fs", "cat", "../etc/passwd")
     history = oneiros("fs", "history", "notes/a.txt")

@@ -75,7 +75,7 @@ def test_kernel_and_server_share_a_model_and_processes_outlive_a_kill(
     assert told["files"] == str(files)
     models = httpx.get(f"{told['model API']}/models").json()
     assert "smollm2-135m" in [model["id"] for model in models["data"]]
-    assert f"A kernel runs on {home} already" in refused("--port", "0")
+    assert f"runs on {home} already (pid {kernel.pid})" in refused("--port", "0")
 
     client = ControlClient(home)
     sampling = {"temperature": 0.0, "max_tokens": 8}

@@ -186,11 +186,12 @@ class FakeKernel:
         self,
         call_id: str,
         *,
+        pid: int | None = None,
         allow: bool | None = None,
         always: bool = False,
         text: str | None = None,
     ) -> None:
-        for question in self.questions():
+        for question in self.questions(pid):
             if question.call_id == call_id:
                 await self._answered(question.pid, call_id, bool(allow), always)
                 return

@@ -28,6 +28,7 @@ from oneiros.cli import (
     options,
     ps,
     pull,
+    questions,
     run,
     score,
     serve,
@@ -88,6 +89,7 @@ COMMANDS: dict[str, Command] = {
     "logs": logs,
     "attach": attach,
     **signals.SIGNALS,
+    **questions.QUESTIONS,
 }
 for _name, _module in COMMANDS.items():
     app.command(_name, epilog=f"Example: {_module.EXAMPLE}")(_module.command)

@@ -37,11 +37,14 @@ def list_files(
 
 
 @app.command("cat", epilog="Example: oneiros fs cat notes/rounds.csv")
-def read(path: _File) -> None:
-    """Write a file to standard output."""
+def read(path: _File, json: options.Json = False) -> None:
+    """Write a file to standard output. In JSON, bytes that are no UTF-8 are in Base64."""
     from base64 import b64decode
 
     pieces = kernel.client().stream("fs.read", path=path)
+    if json:
+        output.write_json(_content(path, b"".join(b64decode(piece["data"]) for piece in pieces)))
+        return
     if not sys.stdout.isatty():
         for piece in pieces:
             sys.stdout.buffer.write(b64decode(piece["data"]))
@@ -136,6 +139,15 @@ def change_text(change: Mapping[str, Any]) -> str:
     if change["target"]:
         text += f" to {change['target']}"
     return text if change["undoes"] is None else f"{text} (takes back {change['undoes']})"
+
+
+def _content(path: str, data: bytes) -> dict[str, Any]:
+    from base64 import b64encode
+
+    try:
+        return {"path": path, "size": len(data), "text": data.decode()}
+    except UnicodeDecodeError:
+        return {"path": path, "size": len(data), "base64": b64encode(data).decode()}
 
 
 def _author(change: Mapping[str, Any]) -> str:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _SHOWN = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _SHOWN[0x7F] = 0x2421
 _SHOWN |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+# What is not seen itself, and may change the order of what is: marks and overrides of direction,
+# spaces without a width, tags. Not the joiners U+200C and U+200D, which Persian and emoji need.
+_SHOWN |= dict.fromkeys([0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, 0xFEFF], 0xFFFD)
+for _unseen in ((0x2028, 0x202F), (0x2060, 0x2070), (0xFFF9, 0xFFFC), (0xE0000, 0xE0080)):
+    _SHOWN |= dict.fromkeys(range(*_unseen), 0xFFFD)
 
 _PIPE_COLUMNS = 300
 
@@ -26,7 +31,8 @@ def printable(text: str) -> str:
     """The text with control characters as visible signs (ESC becomes U+241B); \\n and \\t stay.
 
     A terminal obeys escape sequences: it can be made to change its title, to hide text and to
-    answer as if the user had typed.
+    answer as if the user had typed. Characters without a width can hide text too, and those that
+    turn its direction around show another text than there is.
     """
     return text.translate(_SHOWN)
 

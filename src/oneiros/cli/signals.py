@@ -1,5 +1,8 @@
 """`oneiros kill`, `stop`, `cont`, `renice`, `budget`, `fork`, `send`, `replay`, `erase`: what is
-done to a process from outside, a line each."""
+done to a process from outside, a line each.
+
+With --json, what changes a process prints it as it is then, as `oneiros ps --json` does.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +32,26 @@ Money = Annotated[
 ]
 
 
-def kill(pids: Annotated[list[int], typer.Argument(metavar="PID...", show_default=False)]) -> None:
+def kill(
+    pids: Annotated[list[int], typer.Argument(metavar="PID...", show_default=False)],
+    json: options.Json = False,
+) -> None:
     """End processes, and their children."""
+    client = kernel.client()
     for pid in pids:
-        kernel.client().call("kill", pid=pid)
+        client.call("kill", pid=pid)
+    if json:
+        output.write_json([client.call("process", pid=pid) for pid in pids])
 
 
-def stop(pid: kernel.Pid) -> None:
+def stop(pid: kernel.Pid, json: options.Json = False) -> None:
     """Let a process pause: after `oneiros cont` it goes on where it was."""
-    kernel.client().call("stop", pid=pid)
+    _change(json, "stop", pid=pid)
 
 
-def cont(pid: kernel.Pid) -> None:
+def cont(pid: kernel.Pid, json: options.Json = False) -> None:
     """Let a stopped process go on."""
-    kernel.client().call("cont", pid=pid)
+    _change(json, "cont", pid=pid)
 
 
 def renice(
@@ -57,9 +66,10 @@ def renice(
             help="0: somebody waits for its answers; higher numbers come later.",
         ),
     ],
+    json: options.Json = False,
 ) -> None:
     """Change the priority of a process."""
-    kernel.client().call("renice", pid=pid, priority=priority)
+    _change(json, "renice", pid=pid, priority=priority)
 
 
 def budget(
@@ -102,9 +112,10 @@ def send(
     text: Annotated[
         str | None, typer.Argument(help="The message.", show_default="standard input")
     ] = None,
+    json: options.Json = False,
 ) -> None:
     """Send a message to a process."""
-    kernel.client().call("send", pid=pid, text=inputs.prompt_or_stdin(text, "message"))
+    _change(json, "send", pid=pid, text=inputs.prompt_or_stdin(text, "message"))
 
 
 def spawn(
@@ -162,27 +173,45 @@ def erase(
         typer.Option(min=1, show_default="all of them", help="Only this page of the context."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Erase the texts of a process for good. That it happened stays in the journal."""
     what = "All texts" if page is None else f"The text of page {page}"
     if not force:
-        typer.confirm(f"{what} of process {pid} will be gone. Go on?", abort=True)
-    kernel.client().call("erase", pid=pid, page=page)
+        typer.confirm(f"{what} of process {pid} will be gone. Go on?", abort=True, err=True)
+    _change(json, "erase", pid=pid, page=page)
 
 
 def backup(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The copy.", show_default=False)],
-    force: options.Force = False,
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="The copy: a new file.", show_default=False),
+    ],
+    json: options.Json = False,
 ) -> None:
     """Copy the journal of the running kernel, while everything goes on."""
-    inputs.check_output(path, force)
     kernel.client().call("backup", path=str(path.absolute()))
-    print(f"{path}: {output.bytes_text(path.stat().st_size)}.")
+    size = path.stat().st_size
+    if json:
+        output.write_json({"path": str(path.absolute()), "bytes": size})
+    else:
+        print(f"{path}: {output.bytes_text(size)}.")
 
 
-def shutdown() -> None:
+def shutdown(json: options.Json = False) -> None:
     """End the running kernel. Its processes go on when it is started again."""
-    kernel.client().call("shutdown")
+    client = kernel.client()
+    pid = client.call("info")["pid"]
+    client.call("shutdown")
+    if json:
+        output.write_json({"pid": pid})
+
+
+def _change(json: bool, method: str, *, pid: int, **params: object) -> None:
+    client = kernel.client()
+    client.call(method, pid=pid, **params)
+    if json:
+        output.write_json(client.call("process", pid=pid))
 
 
 @dataclass(slots=True)

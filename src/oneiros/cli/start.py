@@ -66,13 +66,15 @@ def start(
     import asyncio
 
     from oneiros.cli import local_kernel
-    from oneiros.kernel.control_client import is_running
+    from oneiros.kernel.control_client import kernel_pid
     from oneiros.model.folders import data_folder
     from oneiros.server.logs import set_up_logs
 
     folder = data_folder()
-    if is_running(folder):
-        raise ControlError(f"A kernel runs on {folder} already: `oneiros chat` talks through it.")
+    if (first := kernel_pid(folder)) is not None:
+        raise ControlError(
+            f"A kernel runs on {folder} already (pid {first}): `oneiros chat` talks through it."
+        )
     settings = local_kernel.engine_settings(model, threads, context)
     name = local_kernel.model_name(model, settings)
     set_up_logs(False)

@@ -34,9 +34,13 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: the kernel of Linux's `stru
 
 def peer_uid(connection: socket.socket) -> int:
     """The user at the other end of a Unix socket, as the operating system knows it."""
+    return _peer(connection)[1]
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(data)
-    return int(uid)
+    pid, uid, _ = _CREDENTIALS.unpack(data)
+    return pid, uid
 
 
 def connect(folder: Path) -> socket.socket:
@@ -64,11 +68,16 @@ def connect(folder: Path) -> socket.socket:
 
 def is_running(folder: Path) -> bool:
     """Whether a kernel of ours runs on a data folder."""
+    return kernel_pid(folder) is not None
+
+
+def kernel_pid(folder: Path) -> int | None:
+    """The operating system's pid of the kernel of ours that runs on a data folder; None: none."""
     try:
-        connect(folder).close()
+        with connect(folder) as connection:
+            return _peer(connection)[0]
     except ControlError:
-        return False
-    return True
+        return None
 
 
 class ControlClient:

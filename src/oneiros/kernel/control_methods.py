@@ -62,6 +62,7 @@ class KernelPort(Protocol):
         self,
         call_id: str,
         *,
+        pid: int | None = None,
         allow: bool | None = None,
         always: bool = False,
         text: str | None = None,
@@ -208,11 +209,12 @@ def process_methods(system: System) -> dict[str, Method]:
 
     async def answer(
         call_id: str,
+        pid: int | None = None,
         allow: bool | None = None,
         always: bool = False,
         text: str | None = None,
     ) -> None:
-        await kernel.answer(call_id, allow=allow, always=always, text=text)
+        await kernel.answer(call_id, pid=pid, allow=allow, always=always, text=text)
 
     async def replay(pid: int) -> int:
         return await kernel.replay(pid)

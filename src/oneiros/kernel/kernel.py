@@ -382,6 +382,7 @@ class Kernel:
         self,
         call_id: str,
         *,
+        pid: int | None = None,
         allow: bool | None = None,
         always: bool = False,
         text: str | None = None,
@@ -390,6 +391,7 @@ class Kernel:
 
         Args:
             call_id: of the call that asks.
+            pid: of the process that asks; None: whichever does.
             allow: whether a call may be made.
             always: whether all calls of its meaning may, from now on.
             text: the answer to a question that is not about a permission.
@@ -397,7 +399,7 @@ class Kernel:
         Raises:
             ProcessError: nothing is asked there, or the answer is of the other kind.
         """
-        for question in self.questions():
+        for question in self.questions(pid):
             if question.call_id != call_id:
                 continue
             process = self._processes[question.pid]
