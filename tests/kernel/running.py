@@ -50,6 +50,7 @@ class ScriptedConversation(Conversation):
         super().__init__(messages)
         self._model = model
         self._owner = owner
+        self._read = 0  # tokens that need not be computed again
 
     async def _events(self, options: ConversationOptions) -> AsyncGenerator[Event, None]:
         model = self._model
@@ -67,9 +68,10 @@ class ScriptedConversation(Conversation):
                 count += 1
                 yield TextDelta(word if n == 0 else f" {word}")
         message = said(reply, f"call-{len(self.messages)}")
-        prompt = sum(len(str(message["content"]).split()) for message in self.messages)
+        prompt, count = self.prompt_tokens(), max(1, count)
+        cached, self._read = self._read if model.computes else prompt, prompt + count
         reason = "tool_calls" if "tool_calls" in message else "stop"
-        yield Completed(reason, message, Usage(prompt, prompt, max(1, count)))  # type: ignore[arg-type]
+        yield Completed(reason, message, Usage(prompt, cached, count))  # type: ignore[arg-type]
 
     def prompt_tokens(
         self, tools: tuple[Mapping[str, object], ...] = (), message: Message | None = None
@@ -91,6 +93,7 @@ class ScriptedModels:
     default: str = "scripted"
     asked: list[tuple[str, tuple[Message, ...], ConversationOptions]] = field(default_factory=list)
     gate: asyncio.Event | None = None  # awaited before each word
+    computes: bool = False  # whether prompts have to be computed, as far as they are new
 
     async def pause(self) -> None:
         await asyncio.sleep(0)
@@ -107,6 +110,9 @@ class ScriptedModels:
     def context(self, name: str) -> int:
         return self.size
 
+    def expressible(self, name: str, text: str) -> str:
+        return text
+
     def count(self, name: str, text: str) -> int:
         return len(text.split())
 
@@ -115,6 +121,9 @@ class ScriptedModels:
 
     def cost(self, name: str, usage: Usage) -> float:
         return 0.0
+
+    def affordable(self, name: str, money: float, prompt_tokens: int) -> int | None:
+        return None
 
     def conversation(
         self,

@@ -231,15 +231,15 @@ def test_a_fork_goes_on_from_the_same_context(tmp_path: Path) -> None:
 
 def test_budgets_are_told_and_then_end_the_process(tmp_path: Path) -> None:
     async def main() -> None:
-        models = ScriptedModels(answer=lambda messages: "one two three four five six seven eight")
+        models = ScriptedModels(answer=lambda messages: "word " * 105 + "word", computes=True)
         async with running(tmp_path, models=models) as kernel:
-            budget = Budget(tokens=10)
+            budget = Budget(tokens=140)
             pid = await kernel.start(ProcessSpec(owner="me", text="hi", budget=budget))
             state = await ended(kernel, pid)
-            assert "Left: 2 tokens" in contents(kernel, pid)[-2][1]
-            assert contents(kernel, pid)[-1] == ("assistant", "one two")
+            assert "Left: 28 tokens" in contents(kernel, pid)[-2][1]
+            assert contents(kernel, pid)[-1] == ("assistant", "word word word word word")
             assert state.end.status == "budget"
-            assert state.used.tokens == 10  # the second reply was cut at what was left
+            assert state.used.tokens == 140  # the second reply was cut at what was left
             assert await kernel.replay(pid) == state.seq
 
     asyncio.run(main())

@@ -77,6 +77,11 @@ class Usage:
     prefill_seconds: float = 0.0  # from the first prompt token read to the first one generated
     decode_seconds: float = 0.0  # from then to the end
 
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens whose keys and values had to be computed."""
+        return self.prompt_tokens - self.cached_tokens + self.generated_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class PromptRead:

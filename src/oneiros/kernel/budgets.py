@@ -10,6 +10,11 @@ from oneiros.kernel.events import Budget, Used
 from oneiros.kernel.state import ProcessState
 
 TOLD_AT = 0.8  # share of a budget at which its end is announced
+# Who used up a budget before its end was announced is told, and may still say something. The steps
+# are a call that was asked for, notes of the program, and the reply, which is the last.
+LAST_STEPS = 4
+LAST_WORDS = 64  # tokens of this reply
+LAST_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ class Noticed:
     told: tuple[str, ...] = ()  # parts of the budget whose end it announces
     used: Used = Used()  # by whoever wrote it
     by_program: bool = False  # whether the program asked for it
+    last_steps: int = 0  # that the process may still take, though its budget is used up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +159,14 @@ class GenerationEnded:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     error: str | None = None  # hash of what went wrong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charged:
+    """Something was computed of which nothing stays: a stopped reply, a summary given up."""
+
+    kind: Literal["charged"] = "charged"
+    used: Used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +280,7 @@ Event = Annotated[
     | GenerationStarted
     | Generated
     | GenerationEnded
+    | Charged
     | CallIntended
     | CallAnswered
     | CallSuspended

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oneiros.engine.conversation import Conversation, ConversationOptions
 from oneiros.engine.replies import Completed, TextDelta
@@ -17,6 +17,7 @@ from oneiros.engine.requests import BACKGROUND, INTERACTIVE, Usage
 from oneiros.engine.sampling import SamplingOptions
 from oneiros.errors import ContextLengthError, OneirosError
 from oneiros.kernel import events as e
+from oneiros.kernel.budgets import LAST_SECONDS, LAST_WORDS
 from oneiros.kernel.label import Label, join_all
 from oneiros.kernel.program import ACTION, Generate
 from oneiros.kernel.state import Generation
@@ -28,7 +29,7 @@ from oneiros.memory.context import (
     stands_for,
     summary_in,
 )
-from oneiros.memory.pages import PageKind
+from oneiros.memory.pages import Page, PageKind
 from oneiros.model.answer_calls import ANSWER, ANSWER_NAME
 from oneiros.model.chat_format import GeneratedReply, Message
 
@@ -49,6 +50,7 @@ class Talk:
 
     conversation: Conversation | None = None
     pages: tuple[int, ...] = ()
+    cached: int = 0  # tokens of its beginning that need not be computed again
     overhead: int | None = None  # tokens of its prompt beside the pages: tools, the template's
 
 
@@ -74,7 +76,8 @@ async def generate(process: Process, action: Generate) -> None:
     if len(process.state.evicted) > before and await _remind_again(process):
         conversation = _with_room(process, action)
     options = process.put(ACTION.dump_json(action).decode())
-    seed, limit = secrets.randbits(32), _limit(process, action)
+    prompt_tokens = conversation.prompt_tokens(_tools(process, action))
+    seed, limit = secrets.randbits(32), _limit(process, action, prompt_tokens)
     process.append(e.GenerationStarted(seed=seed, options=options, limit=limit))
     await _carry_out(process, action, conversation)
 
@@ -88,11 +91,10 @@ async def resume(process: Process) -> None:
     assert generation is not None  # there is something to resume
     action = ACTION.validate_json(process.services.texts.text(generation.options))
     assert isinstance(action, Generate)  # nothing else is journalled there
-    if generation.pieces:  # those who watch begin anew
+    limit = min(generation.limit, _limit(process, action, 0))  # less is left, if it was stopped
+    if generation.pieces or limit < generation.limit:  # those who watch begin anew
         process.append(
-            e.GenerationStarted(
-                seed=generation.seed, options=generation.options, limit=generation.limit
-            )
+            e.GenerationStarted(seed=generation.seed, options=generation.options, limit=limit)
         )
     await _carry_out(process, action, _with_room(process, action))
 
@@ -126,17 +128,20 @@ async def _carry_out(process: Process, action: Generate, conversation: Conversat
         began = time.monotonic()
         if process.state.stopped or process.state.end is not None:
             return
-        try:
-            reply = await _reply(process, conversation, _options(process, action, generation))
-        except OneirosError as error:
-            reply = _Reply(None, None, "failed", Usage(), str(error))
-        turn.tokens = _computed(reply.usage)
+        reply = await _reply(process, conversation, _options(process, action, generation))
+        turn.tokens = reply.usage.computed_tokens
+    used = e.Used(
+        tokens=reply.usage.computed_tokens,
+        seconds=time.monotonic() - began,
+        money=process.services.models.cost(process.state.model, reply.usage),
+    )
     if reply.message is None:
         process.talk = Talk()  # what its conversation has read is not known
     if process.state.stopped:
         process.talk = Talk()
+        process.append(e.Charged(used=used))
         return  # the reply is generated again when the process goes on
-    _end(process, reply, time.monotonic() - began)
+    _end(process, reply, used)
 
 
 def _with_room(process: Process, action: Generate) -> Conversation:
@@ -164,20 +169,40 @@ def _conversation(process: Process) -> Conversation:
     if conversation is not None:
         try:
             for page in pages[known:]:
-                conversation.append(texts.message(page))
+                conversation.append(_message(process, page))
         except ContextLengthError:
             conversation = None  # it has to be counted all the same
     if conversation is None:
         replies = {n: reply for n, page in enumerate(pages) if (reply := texts.reply(page))}
         conversation = process.services.models.conversation(
             state.model,
-            [texts.message(page) for page in pages],
+            [_message(process, page) for page in pages],
             replies,
             owner=state.owner,
             priority=INTERACTIVE if state.priority <= 0 else BACKGROUND,
         )
-    process.talk = Talk(conversation, ids)
+        talk = Talk()
+    process.talk = Talk(conversation, ids, talk.cached)
     return conversation
+
+
+def _message(process: Process, page: Page) -> Message:
+    """A page's message, as the model can read it."""
+    message: Message = _expressible(process, process.services.texts.message(page))
+    return message
+
+
+def _expressible(process: Process, value: Any) -> Any:
+    """JSON-like data whose texts the model's vocabulary has."""
+    match value:
+        case str():
+            return process.services.models.expressible(process.state.model, value)
+        case Mapping():
+            pairs = value.items()
+            return {_expressible(process, k): _expressible(process, v) for k, v in pairs}
+        case list() | tuple():
+            return [_expressible(process, one) for one in value]
+    return value
 
 
 def _evict(process: Process, gone: tuple[int, ...]) -> None:
@@ -199,14 +224,23 @@ def _tools(process: Process, action: Generate) -> tuple[Mapping[str, object], ..
     if action.tool_choice == "none":
         return ()
     offered = {ANSWER_NAME: ANSWER} | {tool.name: tool.openai() for tool in process.texts.tools}
-    return tuple(offered[name] for name in action.tools if name in offered)
+    return tuple(_expressible(process, offered[name]) for name in action.tools if name in offered)
 
 
-def _limit(process: Process, action: Generate) -> int:
-    """Tokens that the reply may take."""
+def _limit(process: Process, action: Generate, prompt_tokens: int) -> int:
+    """Tokens that the reply may take: what the budget has left when the prompt is read."""
     limit = action.max_tokens or _sampling(process).max_tokens or _LONGEST_REPLY
-    budget = process.state.budget.tokens
-    return limit if budget is None else max(1, min(limit, budget - process.state.used.tokens))
+    state, budget, used = process.state, process.state.budget, process.state.used
+    if state.last_steps:
+        return min(limit, LAST_WORDS)
+    if budget.tokens is not None:
+        read = max(0, prompt_tokens - process.talk.cached)
+        limit = min(limit, budget.tokens - used.tokens - read)
+    if budget.money is not None:
+        left = budget.money - used.money
+        paid = process.services.models.affordable(state.model, left, prompt_tokens)
+        limit = limit if paid is None else min(limit, paid)
+    return max(1, limit)
 
 
 def _sampling(process: Process) -> SamplingOptions:
@@ -224,13 +258,14 @@ def _options(process: Process, action: Generate, generation: Generation) -> Conv
         sampling = replace(sampling, temperature=action.temperature)
     tools = _tools(process, action)
     budget = process.state.budget.seconds
+    least = LAST_SECONDS if process.state.last_steps else 0.01
     return ConversationOptions(
         sampling=sampling,
         tools=tools,
         tool_choice=action.tool_choice if tools else "auto",
         parallel_tool_calls=action.parallel,
         response_schema=None if action.schema is None else json.loads(action.schema),
-        timeout=None if budget is None else max(0.01, budget - process.state.used.seconds),
+        timeout=None if budget is None else max(least, budget - process.state.used.seconds),
     )
 
 
@@ -239,6 +274,7 @@ async def _reply(
 ) -> _Reply:
     """Generate, journalling what comes in pieces; whoever interrupts gets what was said so far."""
     place = len(conversation.messages)
+    prompt_tokens = conversation.prompt_tokens(options.offered_tools)
     pieces = _Pieces(process)
     completed: Completed | None = None
 
@@ -251,11 +287,19 @@ async def _reply(
                 elif isinstance(event, TextDelta):
                     pieces.add(event.text)
 
-    await process.attend(listen())
+    error = None
+    try:
+        await process.attend(listen())
+    except OneirosError as failure:
+        error = str(failure)
+    usage = Usage()
+    if completed:
+        usage = completed.usage
+    elif pieces.count:  # the prompt was read, and so much was said: about, as nobody counted
+        usage = Usage(prompt_tokens, min(prompt_tokens, process.talk.cached), pieces.count)
     said = conversation.messages[place:]
-    if not said:
-        return _Reply(None, None, "interrupted", Usage())
-    usage = completed.usage if completed else Usage(generated_tokens=pieces.count)
+    if error is not None or not said:
+        return _Reply(None, None, "interrupted" if error is None else "failed", usage, error)
     reason = completed.reason if completed else "interrupted"
     return _Reply(said[-1], conversation.reply(place), reason, usage)
 
@@ -280,18 +324,8 @@ class _Pieces:
             self._last = time.monotonic()
 
 
-def _computed(usage: Usage) -> int:
-    """Tokens that had to be computed."""
-    return usage.prompt_tokens - usage.cached_tokens + usage.generated_tokens
-
-
-def _end(process: Process, reply: _Reply, seconds: float) -> None:
-    state, models = process.state, process.services.models
-    used = e.Used(
-        tokens=_computed(reply.usage),
-        seconds=seconds,
-        money=models.cost(state.model, reply.usage),
-    )
+def _end(process: Process, reply: _Reply, used: e.Used) -> None:
+    state, models, usage = process.state, process.services.models, reply.usage
     page = None
     if reply.message is not None:
         origin = models.origin(state.model)
@@ -301,16 +335,22 @@ def _end(process: Process, reply: _Reply, seconds: float) -> None:
         if reply.ids is not None:
             ids = process.put_json({"text": reply.ids.text, "ids": list(reply.ids.ids)})
         calls = len(reply.message.get("tool_calls", ()))
-        tokens = reply.usage.generated_tokens + MARKUP if reply.ids else page.tokens
+        tokens = usage.generated_tokens + MARKUP if reply.ids else page.tokens
         page = replace(page, reply=ids, calls=calls, tokens=tokens)
-        process.talk = replace(process.talk, pages=(*process.talk.pages, page.id))
+        # Another machine says what it had cached, and does not promise to keep it.
+        read = usage.prompt_tokens + usage.generated_tokens
+        process.talk = replace(
+            process.talk,
+            pages=(*process.talk.pages, page.id),
+            cached=read if origin is None else usage.cached_tokens,
+        )
     process.append(
         e.GenerationEnded(
             page=page,
             reason=reply.reason,
             used=used,
-            prompt_tokens=reply.usage.prompt_tokens,
-            cached_tokens=reply.usage.cached_tokens,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
             error=None if reply.error is None else process.put(reply.error),
         )
     )

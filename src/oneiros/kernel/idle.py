@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from oneiros.engine.conversation import ConversationOptions
-from oneiros.engine.replies import Completed
+from oneiros.engine.replies import Completed, TextDelta
 from oneiros.engine.requests import BACKGROUND
 from oneiros.engine.sampling import SamplingOptions
 from oneiros.kernel import events as e
@@ -48,8 +48,12 @@ async def sum_up(process: Process) -> None:
     computed = 0
     began = time.monotonic()
 
+    def used() -> e.Used:
+        return e.Used(tokens=computed, seconds=time.monotonic() - began)
+
     async def write(prompt: str) -> str:
         nonlocal computed
+        prompt = services.models.expressible(state.model, prompt)
         asked: Message = {"role": "user", "content": prompt}
         conversation = services.models.conversation(
             state.model, [asked], {}, owner=state.owner, priority=BACKGROUND
@@ -59,18 +63,26 @@ async def sum_up(process: Process) -> None:
         )
         text = ""
         async with services.scheduler.turn(process.pid, _LOW) as turn:
-            async with aclosing(conversation.generate(options)) as generated:
-                async for event in generated:
-                    if isinstance(event, Completed):
-                        text = event.message["content"]
-                        usage = event.usage
-                        turn.tokens = usage.prompt_tokens + usage.generated_tokens
-            computed += turn.tokens
+            try:
+                async with aclosing(conversation.generate(options)) as generated:
+                    async for event in generated:
+                        if isinstance(event, Completed):
+                            text = event.message["content"]
+                            turn.tokens = event.usage.computed_tokens
+                        elif isinstance(event, TextDelta):  # a token, about
+                            turn.tokens = (turn.tokens or conversation.prompt_tokens()) + 1
+            finally:
+                computed += turn.tokens
         return text
 
     messages = [services.texts.message(page) for page in pages]
     piece = min(PIECE, int(1.5 * services.models.context(state.model)))
-    summary = await summarize(write, messages, previous, piece=piece)
+    summary = None
+    try:
+        summary = await summarize(write, messages, previous, piece=piece)
+    finally:
+        if summary is None and computed and process.state.end is None:
+            process.append(e.Charged(used=used()))
     if summary is None:
         return
     told = tuple(sorted(new.union(*(page.stands_for for page in earlier))))
@@ -81,5 +93,4 @@ async def sum_up(process: Process) -> None:
     }
     label = join_all(page.label for page in (*pages, *earlier))
     page = process.page(PageKind.SUMMARY, message, label, stands_for=told)
-    used = e.Used(tokens=computed, seconds=time.monotonic() - began)
-    process.append(e.Noticed(page=page, used=used))
+    process.append(e.Noticed(page=page, used=used()))

@@ -28,8 +28,12 @@ class Models(Protocol):
         """Tokens that prompt and reply may take together."""
         ...
 
+    def expressible(self, name: str, text: str) -> str:
+        """A text with what the model's vocabulary cannot express replaced."""
+        ...
+
     def count(self, name: str, text: str) -> int:
-        """Tokens of a text."""
+        """Tokens of a text, once it is expressible."""
         ...
 
     def origin(self, name: str) -> str | None:
@@ -38,6 +42,10 @@ class Models(Protocol):
 
     def cost(self, name: str, usage: Usage) -> float:
         """What a reply cost, in US dollars."""
+        ...
+
+    def affordable(self, name: str, money: float, prompt_tokens: int) -> int | None:
+        """Tokens of a reply that so many US dollars pay for; None: any number."""
         ...
 
     def conversation(
@@ -84,11 +92,17 @@ class OpenModels:
         model = self._get(name)
         return model.context if isinstance(model, LocalModel) else REMOTE_CONTEXT
 
+    def expressible(self, name: str, text: str) -> str:
+        model = self._get(name)
+        if isinstance(model, LocalModel):
+            return model.tokenizer.expressible(text)
+        return text.encode(errors="replace").decode()  # half a surrogate pair has no UTF-8
+
     def count(self, name: str, text: str) -> int:
         model = self._get(name)
         if isinstance(model, LocalModel):
-            return len(model.tokenizer.encode(text))
-        return -(-len(text.encode()) // REMOTE_BYTES_PER_TOKEN)
+            return len(model.tokenizer.encode(model.tokenizer.expressible(text)))
+        return -(-len(text.encode(errors="replace")) // REMOTE_BYTES_PER_TOKEN)
 
     def origin(self, name: str) -> str | None:
         return None if isinstance(self._get(name), LocalModel) else f"model:{name}"
@@ -96,6 +110,13 @@ class OpenModels:
     def cost(self, name: str, usage: Usage) -> float:
         prompt, reply = self._prices.get(name, (0.0, 0.0))
         return (prompt * usage.prompt_tokens + reply * usage.generated_tokens) / 1e6
+
+    def affordable(self, name: str, money: float, prompt_tokens: int) -> int | None:
+        prompt, reply = self._prices.get(name, (0.0, 0.0))
+        left = money - prompt * prompt_tokens / 1e6
+        if left <= 0 and prompt > 0:
+            return 0
+        return int(left * 1e6 / reply) if reply > 0 else None
 
     def conversation(
         self,

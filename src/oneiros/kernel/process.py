@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from oneiros.errors import DiskError
 from oneiros.kernel import events as e
 from oneiros.kernel import program
-from oneiros.kernel.budgets import end_of_budget
+from oneiros.kernel.budgets import LAST_STEPS, end_of_budget
 from oneiros.kernel.calls import begin_calls, cancel_waiting, finish_calls
 from oneiros.kernel.generating import MARKUP, Talk, generate, remind, resume, room
 from oneiros.kernel.idle import QUIET, sum_up, unsummarized
@@ -252,6 +252,17 @@ class Process:
     def _end_of_budget(self) -> bool:
         """Announce what is nearly used up; end the process where something is."""
         end = end_of_budget(self.state)
+        if end.over and self.state.last_steps:
+            return False
+        if end.over and not self.state.told.issuperset(end.over):
+            parts = " and ".join(end.over)
+            self._notice(
+                f"[Your budget of {parts} is used up. Say in a few words what you did and found: "
+                "it is the last that you say.]",
+                told=end.over,
+                last_steps=LAST_STEPS,
+            )
+            return False
         if end.over:
             result = f"The budget of {' and '.join(end.over)} is used up."
             last = [page for page in self.state.context if page.kind is PageKind.ASSISTANT]
@@ -261,6 +272,9 @@ class Process:
             return True
         if end.near:
             text = f"[Your budget is nearly used up. Left: {end.left}. Come to an end.]"
-            page = self.page(PageKind.NOTICE, {"role": "user", "content": text}, Label.of(SYSTEM))
-            self.append(e.Noticed(page=page, told=end.near))
+            self._notice(text, told=end.near)
         return False
+
+    def _notice(self, text: str, *, told: tuple[str, ...], last_steps: int = 0) -> None:
+        page = self.page(PageKind.NOTICE, {"role": "user", "content": text}, Label.of(SYSTEM))
+        self.append(e.Noticed(page=page, told=told, last_steps=last_steps))

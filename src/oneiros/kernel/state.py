@@ -83,6 +83,7 @@ class ProcessState:
     budget: e.Budget
     used: e.Used = _NOTHING
     told: frozenset[str] = frozenset()  # parts of the budget whose end was announced
+    last_steps: int = 0  # that it may still take, though its budget is used up
     capabilities: frozenset[str]
     label: Label = PUBLIC  # of all that it has read: the join of all pages, the evicted ones too
     sampling: str | None = None  # hash
@@ -176,8 +177,6 @@ def apply(
                 forked_from=event.parent,
                 ancestors=(event.parent, *original.ancestors),
                 children=(),
-                used=_NOTHING,
-                told=frozenset(),
             )
     if state is None or isinstance(event, e.Started | e.Forked) or state.end is not None:
         raise JournalError(
@@ -202,6 +201,10 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
             state = replace(state, inbox=state.inbox[len(event.pages) :], failures=0)
             return _with(state, *event.pages)
         case e.Noticed():
+            if event.by_program:
+                state = _step(state)
+            elif event.last_steps:
+                state = replace(state, last_steps=event.last_steps)
             state = replace(state, told=state.told | set(event.told))
             return _with(replace(state, used=state.used.plus(event.used)), event.page)
         case e.GenerationStarted():
@@ -215,9 +218,13 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
             pages: tuple[Page, ...] = () if event.page is None else (event.page,)
             used = state.used.plus(event.used)
             failures = 0 if pages else state.failures + 1
-            state = replace(state, generation=None, used=used, failures=failures)
+            state = replace(state, generation=None, used=used, failures=failures, last_steps=0)
             return _with(replace(state, last_reason=event.reason), *pages)
+        case e.Charged():
+            return replace(state, used=state.used.plus(event.used))
         case e.CallIntended():
+            if not state.calls:  # those that are made at once are one step
+                state = _step(state)
             call = CallState(
                 call_id=event.call_id,
                 tool=event.tool,
@@ -272,7 +279,7 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
                 evicted=_without_replies(state.evicted),
             )
         case e.BudgetChanged():
-            return replace(state, budget=event.budget, told=frozenset())
+            return replace(state, budget=event.budget, told=frozenset(), last_steps=0)
         case e.Ended():
             return replace(state, end=event, calls=(), generation=None)
     return _damaged(state, event)
@@ -286,6 +293,10 @@ def _with(state: ProcessState, *pages: Page) -> ProcessState:
         pages=(*state.pages, *pages),
         next_page=max(state.next_page, last + 1),
     )
+
+
+def _step(state: ProcessState) -> ProcessState:
+    return replace(state, last_steps=max(0, state.last_steps - 1)) if state.last_steps else state
 
 
 def _without_replies(pages: tuple[Page, ...]) -> tuple[Page, ...]:
