@@ -1,6 +1,7 @@
 """Text out of files of many kinds; broken ones are told, and never crash."""
 
 import io
+import sys
 from pathlib import Path
 
 import docx
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from oneiros.errors import DiskError
+from oneiros.memory import extraction
+from oneiros.memory.document_files import document_text
 from oneiros.memory.extraction import extract_text
 
 
@@ -139,9 +142,21 @@ def test_damaged_files_are_errors_and_no_crashes(name: str, choice: st.DataObjec
         if place < len(broken):
             broken[place] = value
     try:
-        extract_text("a", bytes(broken))
+        document_text("a", bytes(broken))
     except DiskError as error:
         assert str(error).startswith("a: ")
+
+
+def test_a_document_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extraction, "_DEADLINE", 0.01)
+    with pytest.raises(DiskError, match=r"a\.pdf: takes longer than 0\.01 s"):
+        extract_text("a.pdf", PDF)
+
+
+def test_a_document_that_ends_its_reader_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "false")  # a program that ends at once
+    with pytest.raises(DiskError, match=r"a\.docx: cannot be read"):
+        extract_text("a.docx", WORD)
 
 
 @pytest.mark.parametrize("text", ["<title>", "<title ", "<", "<div>", "<b><i>", "&lt;"])

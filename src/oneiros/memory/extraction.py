@@ -7,27 +7,23 @@ So a citation can be looked up by whoever reads the same text.
 from __future__ import annotations
 
 import bisect
-import io
-import logging
-import lzma
+import json
 import re
-import zipfile
-import zlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from oneiros.errors import DiskError
-
-if TYPE_CHECKING:
-    from docx.table import Table
-    from docx.text.paragraph import Paragraph
 
 Form = Literal["markdown", "code", "plain"]
 
 LONGEST = 20_000_000  # characters of text that are taken out of one file
+PDF, ZIP = b"%PDF-", b"PK\x03\x04"  # how such files begin; a DOCX is a ZIP archive
+_DEADLINE = 60.0  # seconds for a PDF or Word file
 
 _MARKDOWN = {".md", ".markdown", ".mdx", ".rst"}
 _HTML = {".html", ".htm", ".xhtml"}
@@ -66,13 +62,11 @@ def extract_text(path: str, data: bytes) -> ExtractedText:
         data: its content.
 
     Raises:
-        DiskError: the file is damaged, encrypted, or holds no text.
+        DiskError: the file is damaged, encrypted, or holds no text, or reading it takes too long.
     """
     suffix = PurePosixPath(path).suffix.lower()
-    if data.startswith(b"%PDF-"):
-        return _pdf(path, data)
-    if data.startswith(b"PK\x03\x04"):
-        return _docx(path, data)
+    if data.startswith((PDF, ZIP)):
+        return _document(path, data)
     if suffix in (".pdf", ".docx"):
         raise DiskError(
             f"{path}: is damaged: it does not begin as a {suffix[1:].upper()} file does."
@@ -84,7 +78,7 @@ def extract_text(path: str, data: bytes) -> ExtractedText:
     form: Form = (
         "markdown" if suffix in _MARKDOWN else "code" if _CODE.fullmatch(suffix[1:]) else "plain"
     )
-    return _checked(path, ExtractedText(text, form))
+    return checked(path, ExtractedText(text, form))
 
 
 def decode_text(path: str, data: bytes) -> str:
@@ -123,7 +117,8 @@ def _guessed(data: bytes) -> str:
     return data.decode(best.encoding, errors="replace")
 
 
-def _checked(path: str, extracted: ExtractedText) -> ExtractedText:
+def checked(path: str, extracted: ExtractedText) -> ExtractedText:
+    """The same text. Raises DiskError: it is too long."""
     if len(extracted.text) > LONGEST:
         raise DiskError(
             f"{path}: has {len(extracted.text):,} characters of text, and at most {LONGEST:,} are "
@@ -132,98 +127,27 @@ def _checked(path: str, extracted: ExtractedText) -> ExtractedText:
     return extracted
 
 
-def _pdf(path: str, data: bytes) -> ExtractedText:
-    import pypdf
-    import pypdf.errors
-
-    # It writes what it finds odd in a file to the standard error; what matters becomes an error.
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
-    lines: list[str] = []
-    starts: list[int] = []
+def _document(path: str, data: bytes) -> ExtractedText:
+    """The text of a PDF or Word file, by a process of its own (`document_files.py`)."""
     try:
-        reader = pypdf.PdfReader(io.BytesIO(data))
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise DiskError(f"{path}: is encrypted. Save it without a password.")
-        title = str((reader.metadata and reader.metadata.title) or "")
-        for page in reader.pages:
-            starts.append(len(lines) + 1)
-            lines += _clean(page.extract_text()).split("\n")
-            if sum(map(len, lines[starts[-1] - 1 :])) > LONGEST:
-                raise DiskError(f"{path}: page {len(starts)} has too much text.")
-    # Inside of a damaged file anything may go wrong, and pypdf does not wrap it.
-    except (
-        pypdf.errors.PyPdfError,
-        zlib.error,
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        NotImplementedError,
-        OSError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise DiskError(f"{path}: is a damaged PDF file ({_short(error)}).") from error
-    if not any(lines):
-        raise DiskError(f"{path}: has no text, only pictures of pages.")
-    extracted = ExtractedText("\n".join(lines), "plain", title, tuple(starts))
-    return _checked(path, extracted)
-
-
-def _docx(path: str, data: bytes) -> ExtractedText:
-    import docx
-    import docx.opc.exceptions
-    from docx.table import Table
-    from lxml import etree
-
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            size = sum(
-                item.file_size for item in archive.infolist() if item.filename.endswith("xml")
-            )
-            if size > 10 * LONGEST:
-                raise DiskError(f"{path}: unpacks to {size:,} bytes of XML, which is too much.")
-        document = docx.Document(io.BytesIO(data))
-        blocks = [
-            _table(item) if isinstance(item, Table) else _paragraph(item)
-            for item in document.iter_inner_content()
-        ]
-        title = document.core_properties.title
-    except (
-        docx.opc.exceptions.OpcError,
-        etree.LxmlError,
-        lzma.LZMAError,
-        zipfile.BadZipFile,
-        zlib.error,
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        NotImplementedError,  # compression that Python does not know
-        OSError,
-        RuntimeError,  # an encrypted archive
-        TypeError,
-        ValueError,  # another kind of Office file
-    ) as error:
+        done = subprocess.run(
+            [sys.executable, "-m", "oneiros.memory.document_files", path],
+            input=data,
+            capture_output=True,
+            timeout=_DEADLINE,
+            start_new_session=True,
+            check=False,
+        )
+        read = json.loads(done.stdout)
+    except subprocess.TimeoutExpired as error:
         raise DiskError(
-            f"{path}: is no Word file (DOCX), or a damaged one ({_short(error)})."
+            f"{path}: takes longer than {_DEADLINE:g} s to read. Save it anew, or as plain text."
         ) from error
-    text = "\n\n".join(_clean(block) for block in blocks if block.strip())
-    return _checked(path, ExtractedText(text, "markdown", title))
-
-
-def _paragraph(paragraph: Paragraph) -> str:
-    name = (paragraph.style.name or "") if paragraph.style else ""
-    found = re.fullmatch(r"Heading ([1-6])", name)
-    level = int(found[1]) if found else 1 if name == "Title" else 0
-    return f"{'#' * level} {paragraph.text}" if level else paragraph.text
-
-
-def _table(table: Table) -> str:
-    rows = (" | ".join(_line(cell.text) for cell in row.cells) for row in table.rows)
-    return "\n".join(f"| {row} |" for row in rows)
+    except (OSError, ValueError) as error:  # killed: at a limit of memory, say
+        raise DiskError(f"{path}: cannot be read: what reads it broke off.") from error
+    if "error" in read:
+        raise DiskError(read["error"])
+    return ExtractedText(**read | {"page_starts": tuple(read["page_starts"])})
 
 
 def html_text(html: str) -> ExtractedText:
@@ -235,8 +159,8 @@ def html_text(html: str) -> ExtractedText:
     )
     # Bounded, or a page of nothing but openings of titles would take hours.
     found = re.search(r"<title[^<>]{0,200}>([^<]{1,500})<", html, re.IGNORECASE)
-    title = _line(unescape(found[1])) if found else ""
-    return ExtractedText(_clean(text or _plain(html)), "markdown", title)
+    title = one_line(unescape(found[1])) if found else ""
+    return ExtractedText(clean(text or _plain(html)), "markdown", title)
 
 
 def _plain(html: str) -> str:
@@ -256,20 +180,17 @@ def _plain(html: str) -> str:
 
 def _lines(root: object) -> Iterator[str]:
     for text in root.itertext():  # type: ignore[attr-defined]  # an lxml element
-        if line := _line(text):
+        if line := one_line(text):
             yield line
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Lines without what only a page layout needs, and no run of empty ones."""
     text = _BREAK.sub("\n", text).replace("\x00", "").replace("\xad", "")
     text = "\n".join(line.rstrip() for line in re.split("[\n\x0b\x0c]", text))
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The text without line breaks, and with single spaces."""
     return " ".join(text.split())
-
-
-def _short(error: Exception) -> str:
-    return _line(str(error))[:200] or type(error).__name__
