@@ -1,14 +1,19 @@
-"""What a decision about a call depends on."""
+"""What decisions depend on, and whether models on other machines may read a context."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
+from contextlib import aclosing
 from pathlib import Path
 
+from oneiros.kernel.contract import Contract
+from oneiros.kernel.label import Label
 from oneiros.kernel.spec import ProcessSpec
 from oneiros.kernel.syscalls import policy_context
-from tests.kernel.running import ScriptedModels, idle, running, until
+from oneiros.kernel.tools import ToolResult
+from tests.kernel.running import ScriptedModels, ended, idle, running, tool, until
 
 
 def test_the_request_is_what_the_user_wrote_and_nothing_else(tmp_path: Path) -> None:
@@ -41,5 +46,45 @@ def test_messages_are_read_only_by_who_asks_for_them(tmp_path: Path) -> None:
             context = policy_context(kernel.state(pid), message)
             assert read == []
             assert context.request() == "Hello" and read == [1]
+
+    asyncio.run(main())
+
+
+class Remote(ScriptedModels):
+    """A model on another machine."""
+
+    def origin(self, name: str) -> str | None:
+        return "model:far"
+
+
+async def _until(events, last: int):
+    async for recorded in events:
+        yield recorded
+        if recorded.seq == last:
+            return
+
+
+def test_a_remote_model_reads_what_its_owner_may_read_and_nothing_else(tmp_path: Path) -> None:
+    async def read(arguments, context):
+        return ToolResult("4 May", label=Label.of("file:plan", readers=arguments["readers"]))
+
+    async def main() -> None:
+        for readers, seen in ((["me"], True), (["model:far", "me"], True), (["bob"], False)):
+            call = [("read", json.dumps({"readers": readers}))]
+            models = Remote(deque([call, "Read."]))
+            async with running(tmp_path, tool("read", read, Contract()), models=models) as kernel:
+                pid = await kernel.start(ProcessSpec(owner="me", text="Read the plan."))
+                if seen:
+                    await until(kernel, lambda pid=pid: idle(kernel, pid))
+                else:
+                    assert (await ended(kernel, pid)).end.status == "failed"
+                assert seen == ("4 May" in str(models.asked[-1][1]))
+                async with aclosing(kernel.watch(pid, after=0)) as events:
+                    errors = [
+                        kernel.text(error)
+                        async for recorded in _until(events, kernel.state(pid).seq)
+                        if (error := getattr(recorded.event, "error", None)) is not None
+                    ]
+                assert seen or "model:far runs on another machine" in errors[0]
 
     asyncio.run(main())

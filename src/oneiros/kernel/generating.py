@@ -19,8 +19,10 @@ from oneiros.errors import ContextLengthError, OneirosError
 from oneiros.kernel import events as e
 from oneiros.kernel.budgets import LAST_SECONDS, LAST_WORDS
 from oneiros.kernel.label import Label, join_all
+from oneiros.kernel.policy import Allow, Ask, Deny
 from oneiros.kernel.program import ACTION, Generate
 from oneiros.kernel.state import Generation
+from oneiros.kernel.syscalls import thinking
 from oneiros.memory.context import (
     SAID,
     ContextBudget,
@@ -128,7 +130,11 @@ async def _carry_out(process: Process, action: Generate, conversation: Conversat
         began = time.monotonic()
         if process.state.stopped or process.state.end is not None:
             return
-        reply = await _reply(process, conversation, _options(process, action, generation))
+        refused = _refused(process)
+        if refused is None:
+            reply = await _reply(process, conversation, _options(process, action, generation))
+        else:
+            reply = _Reply(None, None, "failed", Usage(), refused)
         turn.tokens = reply.usage.computed_tokens
     used = e.Used(
         tokens=reply.usage.computed_tokens,
@@ -142,6 +148,18 @@ async def _carry_out(process: Process, action: Generate, conversation: Conversat
         process.append(e.Charged(used=used))
         return  # the reply is generated again when the process goes on
     _end(process, reply, used)
+
+
+def _refused(process: Process) -> str | None:
+    """Why the model may not read the context; None: it may."""
+    origin = process.services.models.origin(process.state.model)
+    if origin is None:
+        return None
+    match thinking(origin, process.state, process.services.texts.message):
+        case Allow():
+            return None
+        case Ask(question=why) | Deny(reason=why):
+            return why
 
 
 def _with_room(process: Process, action: Generate) -> Conversation:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from oneiros.errors import OneirosError
-from oneiros.kernel.contract import Contract
+from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.label import Label
 from oneiros.kernel.policy import Arguments, Decision, Deny, PolicyContext, ToolCall, decide
 from oneiros.kernel.schemas import misfit
@@ -29,6 +30,11 @@ from oneiros.model.chat_format import Message
 
 _PATIENCE = 5.0  # seconds that a cancelled tool may take to clean up
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+# What a reply of a model on another machine is to the policy.
+_THINK = "think"
+_SENDS = frozenset({Effect.SEND})
 
 
 class OutcomeUnknownError(ToolError):
@@ -142,6 +148,34 @@ def decision(
         return Deny(f"The budget of {budget:,} calls is used up.")
     call = ToolCall(tool.name, arguments, tool.contract, tool.capability)
     return decide(call, policy_context(state, message))
+
+
+def thinking(origin: str, state: ProcessState, message: Callable[[Page], Message]) -> Decision:
+    """Whether a model on another machine may read a process's context, to answer it.
+
+    The owner chose the model for the process, which is consent to all that the owner may read.
+
+    Args:
+        origin: the model's, "model:NAME"; it is the reader.
+        state: of the process.
+        message: reads a page.
+    """
+    label = state.label
+    if not label.readable_by(origin) and not label.readable_by(state.owner):
+        readers = ", ".join(sorted(label.readers or ())) or "nobody"
+        return Deny(
+            f"{origin} runs on another machine, and may not read this process's context: what the "
+            f"process has read is for {readers}. Start a process without it, or one with a model "
+            "of this machine."
+        )
+    call = ToolCall(_THINK, {}, Contract(effects=_SENDS, sinks=(origin,)), origin)
+    context = policy_context(state, message)
+    consent = replace(
+        context,
+        capabilities=context.capabilities | {origin},
+        granted=context.granted | {f"{_THINK}: {Effect.SEND}"},
+    )
+    return decide(call, consent)
 
 
 def policy_context(state: ProcessState, message: Callable[[Page], Message]) -> PolicyContext:
