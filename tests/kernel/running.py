@@ -214,7 +214,7 @@ def tool(
     return Tool(
         name=name,
         description=f"The tool {name}.",
-        parameters={"type": "object"},
+        parameters=more.pop("parameters", {"type": "object"}),
         contract=contract or Contract(),
         run=run,
         **more,

@@ -192,6 +192,12 @@ def test_characters_without_bytes_are_named(smollm2):
         smollm2.encode("\ud800")
 
 
+def test_what_the_vocabulary_lacks_can_be_replaced(smollm2):
+    assert smollm2.expressible("fine\n— 🜁") == "fine\n— 🜁"
+    assert smollm2.expressible("a\x04b\U00040000\ud800") == "a\ufffdb\ufffd\ufffd"
+    assert all(smollm2.encode(smollm2.expressible(chr(code))) for code in range(0, 0x110000, 97))
+
+
 def test_ids_of_the_default_model(smollm2, default_model_path):
     assert smollm2.encode("Hello world") == [19556, 905]
     assert smollm2.prompt_ids("Hello world") == [19556, 905]

@@ -112,6 +112,14 @@ class Tokenizer:
         start = [self.bos_id] if self.add_bos and self.bos_id is not None else []
         return start + self.encode(text)
 
+    def expressible(self, text: str) -> str:
+        """The text with U+FFFD, or else "?", in the place of what the vocabulary cannot express."""
+        lacking = {one for one in set(text) - self._covered if not self._covers(one)}
+        if not lacking:
+            return text
+        instead = next(filter(self._covers, ("\ufffd", "?")), "")
+        return text.translate(dict.fromkeys(map(ord, lacking), instead))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids that open an input; invalid UTF-8 becomes U+FFFD.
 
