@@ -71,7 +71,8 @@ def main() -> None:
         unknown = isinstance(error, AgentToolExecutionError) and "Unknown tool" in str(error)
         if isinstance(error, AgentParsingError | AgentToolCallError) or unknown:
             malformed += 1
-            calls += not made
+        if isinstance(error, AgentParsingError | AgentToolCallError | AgentToolExecutionError):
+            calls += not made  # the step of a call that failed does not name it
     print(
         json.dumps(
             {"answer": str(answer), "calls": calls, "malformed": malformed, "tokens": tokens}
