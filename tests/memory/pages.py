@@ -42,8 +42,11 @@ def total(pages: list[Page]) -> int:
 
 
 @st.composite
-def contexts(draw: st.DrawFn) -> list[Page]:
-    """Turns of a user and an assistant that calls tools, after a pinned head."""
+def contexts(draw: st.DrawFn, *, asked: bool = True) -> list[Page]:
+    """Turns of a user and an assistant that calls tools, after a pinned head.
+
+    `asked`: a message has come last; otherwise a turn may be under way.
+    """
     pages: list[Page] = []
 
     def add(kind: PageKind, *, pinned: bool = False, calls: int = 0) -> None:
@@ -68,7 +71,8 @@ def contexts(draw: st.DrawFn) -> list[Page]:
                 add(PageKind.MARK)
             case "value":
                 add(PageKind.VALUE)
-    add(PageKind.USER)
+    if asked or all(each.kind is not PageKind.USER for each in pages):
+        add(PageKind.USER)
     return pages
 
 

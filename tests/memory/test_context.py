@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +69,19 @@ def test_a_run_has_no_gap_no_pinned_page_and_no_half_of_a_call(
         assert border == len(context) or context[border].kind is not PageKind.TOOL
 
 
+@given(contexts(asked=False), OVERHEADS, budgets)
+def test_what_the_next_reply_is_about_stays_while_anything_else_would_help(
+    pages: list[Page], overhead: int, budget: ContextBudget
+) -> None:
+    run = plan_eviction(pages, overhead + total(pages), budget)
+    asked = [each.id for each in pages if each.kind is PageKind.USER][-1]
+    replies = [each.id for each in pages if each.kind is PageKind.ASSISTANT and each.id > asked]
+    about = {asked} | {each.id for each in pages if replies and each.id >= replies[-1]}
+    if about & set(run):
+        others = [replace(each, pinned=each.pinned or each.id in about) for each in pages]
+        assert plan_eviction(others, overhead + total(others), budget) == ()
+
+
 @given(contexts(), OVERHEADS, budgets)
 def test_what_fits_is_left_alone(pages: list[Page], overhead: int, budget: ContextBudget) -> None:
     if overhead + total(pages) <= budget.limit:
@@ -121,6 +136,19 @@ def test_the_question_stays_while_its_calls_leave() -> None:
     assert runs == 1
     assert [each.kind for each in left[:3]] == [PageKind.SYSTEM, PageKind.USER, PageKind.MARK]
     assert left[-2:] == pages[-2:]
+
+
+def test_results_stay_until_they_were_read_also_when_a_notice_comes_after_them() -> None:
+    pages = [
+        page(1, PageKind.SYSTEM, pinned=True),
+        page(2, PageKind.USER, 200),
+        page(3, PageKind.ASSISTANT, 300),
+        page(4, PageKind.USER),
+        page(5, PageKind.ASSISTANT, 50, calls=1),
+        page(6, PageKind.TOOL, 500),
+        page(7, PageKind.NOTICE, 50),
+    ]
+    assert plan_eviction(pages, total(pages), BUDGET) == (2, 3)
 
 
 def test_results_too_long_for_the_context_leave_before_the_question() -> None:

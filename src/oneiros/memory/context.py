@@ -45,8 +45,9 @@ def plan_eviction(pages: Sequence[Page], used: int, budget: ContextBudget) -> tu
 
     They are one run, without a gap, and a mark is to take their place. A run with an older mark in
     it makes that mark part of the new one (`stands_for`). Pinned pages stay; a call stays or goes
-    with its results. What the next reply is about, the newest message of the user and the last
-    call with its results, goes only where nothing else is left that would help.
+    with its results. What the next reply is about, the newest message of the user and the newest
+    reply with its results and all that came after, goes only where nothing else is left that would
+    help: whoever does not see what a call brought makes it again, and again.
 
     Where pinned pages or the user's message divide the rest, one run may not be enough: ask again
     with what is left, until there is nothing to evict. Each run takes at least one page that is no
@@ -68,8 +69,9 @@ def plan_eviction(pages: Sequence[Page], used: int, budget: ContextBudget) -> tu
     # The room is what pinned pages, tools and the template leave; a share of it stays taken.
     surplus = used - fixed - int(budget.keep * max(budget.limit - fixed, 0))
     last = len(groups) - 1
-    asked = next((n for n in range(last, -1, -1) if _asks(groups[n])), last)
-    for kept in ({asked, last}, {asked}, set[int]()):
+    asked = next((n for n in range(last, -1, -1) if _has(groups[n], PageKind.USER)), last)
+    reply = next((n for n in range(last, asked, -1) if _has(groups[n], PageKind.ASSISTANT)), last)
+    for kept in ({asked, *range(reply, last + 1)}, {asked}, set[int]()):
         best: tuple[Page, ...] = ()
         for run in _runs(groups, kept, surplus + budget.mark):
             if _tokens(run) - budget.mark >= surplus:
@@ -131,8 +133,8 @@ def _pinned(group: tuple[Page, ...]) -> bool:
     return any(page.pinned for page in group)
 
 
-def _asks(group: tuple[Page, ...]) -> bool:
-    return any(page.kind is PageKind.USER for page in group)
+def _has(group: tuple[Page, ...], kind: PageKind) -> bool:
+    return any(page.kind is kind for page in group)
 
 
 def _tokens(pages: Iterable[Page]) -> int:
@@ -146,9 +148,13 @@ def _runs(
     run: list[Page] = []
     for number, group in enumerate(groups):
         stays = number in kept or _pinned(group)
-        if not stays and _tokens(run) < wanted:
+        if not stays and (_tokens(run) < wanted or _only_marks(run)):
             run += group
-        if (stays or number == len(groups) - 1) and run:
-            if any(page.kind is not PageKind.MARK for page in run):
+        if stays or number == len(groups) - 1:
+            if not _only_marks(run):
                 yield tuple(run)
             run = []
+
+
+def _only_marks(run: Sequence[Page]) -> bool:
+    return all(page.kind is PageKind.MARK for page in run)
