@@ -13,7 +13,7 @@ import pytest
 
 from oneiros.devices.clock import Timer, Timers
 from oneiros.engine.remote_model import RemoteModel
-from oneiros.errors import DiskError
+from oneiros.errors import ContextLengthError, DiskError
 from oneiros.kernel.control_client import AsyncControlClient
 from oneiros.kernel.control_methods import System
 from oneiros.kernel.label import Label
@@ -41,6 +41,19 @@ async def booted(folder: Path) -> AsyncGenerator[System, None]:
     settings = SystemSettings(folder=folder, programs={"waits": WAITS}, mcp=False)
     async with boot(settings, cast(RemoteModel, NoModel()), None) as system:
         yield system
+
+
+def test_a_context_that_is_too_small_is_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systems.OpenModels, "context", lambda self, name: 64)
+
+    async def main() -> None:
+        async with booted(tmp_path):
+            pass
+
+    with pytest.raises(ContextLengthError, match=r"64 tokens is too small .*--context"):
+        asyncio.run(main())
 
 
 def test_a_timer_goes_off_once_however_the_kernel_ends(

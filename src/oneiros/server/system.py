@@ -35,9 +35,10 @@ from oneiros.devices.web import Browser, web
 from oneiros.engine.embedding import Embedder
 from oneiros.engine.local_model import LocalModel
 from oneiros.engine.remote_model import RemoteModel
-from oneiros.errors import OneirosError, ProcessError
+from oneiros.errors import ContextLengthError, OneirosError, ProcessError
 from oneiros.kernel.control import ControlServer
 from oneiros.kernel.control_methods import System, control_methods
+from oneiros.kernel.generating import room
 from oneiros.kernel.journal import Journal
 from oneiros.kernel.kernel import Kernel
 from oneiros.kernel.models import OpenModels
@@ -57,6 +58,7 @@ _log = logging.getLogger(__name__)
 OWNER = "local"  # the principal of whoever may open the control socket
 ASSISTANT = "assistant"  # the app of processes that ask for none
 _INDEX_EVERY = 30.0  # seconds between looks at what changed in the files
+_LEAST_ROOM = 64  # tokens beside the system prompt, for a short message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,7 @@ async def boot(
 
     Raises:
         JournalError: another system runs on the folder, or its journal cannot be read.
+        ContextLengthError: the model's context is too small for an assistant.
         OneirosError: something else in the folder is damaged.
     """
     folder = settings.folder
@@ -145,6 +148,7 @@ async def boot(
             closing.add(task)
             task.add_done_callback(closing.discard)
 
+        _check_room(open_models)
         kernel = Kernel(
             journal,
             open_models,
@@ -205,6 +209,19 @@ async def boot(
         control = await ControlServer.open(folder, methods)
         stack.push_async_callback(control.close)
         yield system
+
+
+def _check_room(models: OpenModels) -> None:
+    """Refuse a context in which no process could say anything."""
+    name = models.default
+    context, prompt = models.context(name), models.count(name, SYSTEM)
+    limit = room(context).limit
+    if limit < prompt + _LEAST_ROOM:
+        raise ContextLengthError(
+            f"A context of {context:,} tokens is too small for processes: {limit:,} of them are "
+            f"for what they read, and the system prompt alone takes {prompt:,}. Choose a larger "
+            "one (--context 1024, say), or a model that has one."
+        )
 
 
 def _search(index: Index, egress: Egress, searxng: str | None) -> list[Tool]:
