@@ -158,6 +158,17 @@ def test_errors_have_the_origins_of_results(tmp_path: Path) -> None:
     assert labels == [asked.join(Label.of(name)) for name in ("web:a.example", "mcp:it")]
 
 
+def test_halves_of_surrogate_pairs_in_calls_are_replaced(tmp_path: Path) -> None:
+    async def fetch(arguments, context):
+        return ToolResult(arguments["host"])
+
+    site = Contract(origins=("web:{host}",))
+    calls: Reply = [("fetch", '{"host": "a\\ud800"}'), ("fetch\ud800", "{}")]
+    texts, outcomes, state = answered(tmp_path, tool("fetch", fetch, site), replies=[calls, "ok"])
+    assert sorted(outcomes) == ["denied", "done"] and "a?" in texts
+    assert "web:a?" in state.label.origins
+
+
 @pytest.mark.parametrize("contract", [Contract(), LOCAL])
 def test_an_interrupted_call_is_unknown_only_if_it_has_effects(
     tmp_path: Path, contract: Contract

@@ -85,7 +85,7 @@ def intended(
         events.append(
             e.CallIntended(
                 call_id=f"{state.pid}.{state.next_call + number}",
-                tool=request.tool,
+                tool=request.tool.encode(errors="replace").decode(),
                 arguments=put(request.arguments),
                 decision=_NAMES[type(decided)],
                 why=why,

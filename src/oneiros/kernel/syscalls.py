@@ -121,7 +121,9 @@ class Toolbox:
     def arguments(self, tool: Tool, text: str) -> Arguments:
         """A call's arguments. Raises ToolError: they are no JSON, or not what the tool takes."""
         try:
-            arguments = json.loads(text or "{}")
+            parsed = json.loads(text or "{}")
+            # Half a surrogate pair, which JSON may escape, has no UTF-8: nobody could take it.
+            arguments = json.loads(json.dumps(parsed, ensure_ascii=False).encode(errors="replace"))
         except (ValueError, RecursionError) as error:
             raise ToolError(f"The arguments of {tool.name} are not JSON: {error}.") from error
         if not isinstance(arguments, dict):
