@@ -194,7 +194,7 @@ class WatchedProcess:
             said = keyboard.read_answer("your answer: ")
             answer = {"text": "(The person did not answer.)" if said is None else said}
         try:
-            self._client.call("answer", call_id=question["call_id"], **answer)
+            self._client.call("answer", call_id=question["call_id"], pid=question["pid"], **answer)
         except ProcessError as error:  # somebody else was quicker
             self.remark(str(error))
 
