@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -408,5 +409,24 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch) -> None:
                 with pytest.raises(ProcessError):
                     await wrong
             assert len(kernel.processes()) == 3
+
+    asyncio.run(main())
+
+
+def test_an_interruption_counts_while_a_reply_waits_for_its_turn(tmp_path: Path) -> None:
+    async def main() -> None:
+        models = ScriptedModels(answer=lambda messages: "a b", gate=asyncio.Event())
+        async with running(tmp_path, models=models, slots=1) as kernel:
+            first = await kernel.start(ProcessSpec(owner="me", text="one", priority=5))
+            await until(kernel, lambda: len(models.asked) == 1)
+            second = await kernel.start(ProcessSpec(owner="me", text="two", priority=5))
+            await until(kernel, lambda: kernel.state(second).generation is not None)
+            await kernel.interrupt(second)
+            models.gate.set()
+            async with asyncio.timeout(20), aclosing(kernel.watch(second, 0)) as events:
+                async for recorded in events:
+                    if recorded.event.kind == "generation-ended":
+                        break
+            assert recorded.event.reason == "interrupted" and recorded.event.page is None
 
     asyncio.run(main())

@@ -125,13 +125,15 @@ async def _remind_again(process: Process) -> bool:
 async def _carry_out(process: Process, action: Generate, conversation: Conversation) -> None:
     generation = process.state.generation
     assert generation is not None  # it has begun
-    scheduler = process.services.scheduler
+    scheduler, interruptions = process.services.scheduler, process.interruptions
     async with scheduler.turn(process.pid, process.state.priority) as turn:
         began = time.monotonic()
         if process.state.stopped or process.state.end is not None:
             return
         refused = _refused(process)
-        if refused is None:
+        if process.interruptions > interruptions:  # while it waited for its turn
+            reply = _Reply(None, None, "interrupted", Usage())
+        elif refused is None:
             reply = await _reply(process, conversation, _options(process, action, generation))
         else:
             reply = _Reply(None, None, "failed", Usage(), refused)

@@ -48,6 +48,7 @@ class Process:
         self.running_calls: set[str] = set()  # begun since this process was made
         self.talk = Talk()
         self.under_way: set[asyncio.Future[object]] = set()  # what an interruption ends
+        self.interruptions = 0
         self._offered: bytes | None = None
         self._record = record
         self._changed = asyncio.Event()
@@ -118,6 +119,7 @@ class Process:
 
     def interrupt(self) -> None:
         """End the reply that is generated, and the calls that are made; what was said stays."""
+        self.interruptions += 1
         for work in self.under_way:
             work.cancel()
         cancel_waiting(self)
