@@ -417,7 +417,7 @@ def test_an_interruption_counts_while_a_reply_waits_for_its_turn(tmp_path: Path)
     async def main() -> None:
         models = ScriptedModels(answer=lambda messages: "a b", gate=asyncio.Event())
         async with running(tmp_path, models=models, slots=1) as kernel:
-            first = await kernel.start(ProcessSpec(owner="me", text="one", priority=5))
+            await kernel.start(ProcessSpec(owner="me", text="one", priority=5))
             await until(kernel, lambda: len(models.asked) == 1)
             second = await kernel.start(ProcessSpec(owner="me", text="two", priority=5))
             await until(kernel, lambda: kernel.state(second).generation is not None)
