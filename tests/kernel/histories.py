@@ -114,9 +114,18 @@ class Author:
             choices += [self._call_goes_on] * 8
         if len(_movable(state)) > 1:
             choices += [self._evicted]
+        if state.pages:
+            choices += [self._page_erased, self._charged]
         if self.random.random() < 0.01:
             choices = [self._ended]
         return self.random.choice(choices)(state)
+
+    def _page_erased(self, state: ProcessState) -> e.Event:
+        page = self.random.choice((*state.pages, *state.evicted))
+        return e.PageErased(page=page.id, message=self._text())
+
+    def _charged(self, state: ProcessState) -> e.Event:
+        return e.Charged(used=self._used())
 
     def _delivered(self, state: ProcessState) -> e.Event:
         sender = self.random.choice(("user", "timer", "process:7"))

@@ -227,6 +227,15 @@ class Evicted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PageErased:
+    """A page's text was erased; a message that says so is in its place, with its calls' names."""
+
+    kind: Literal["page-erased"] = "page-erased"
+    page: int
+    message: str  # hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signalled:
     """Somebody changed how the process runs."""
 
@@ -286,6 +295,7 @@ Event = Annotated[
     | CallSuspended
     | CallEnded
     | Evicted
+    | PageErased
     | Signalled
     | Reniced
     | ModelChanged

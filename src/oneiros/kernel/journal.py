@@ -20,7 +20,7 @@ from sqlalchemy.dialects import sqlite
 from oneiros.errors import BlobErasedError, JournalError, ProcessError
 from oneiros.kernel import events as e
 from oneiros.kernel.journal_database import Database, copy_database, lock
-from oneiros.kernel.journal_erasure import erasable_blobs, is_fork_state
+from oneiros.kernel.journal_erasure import erasable_blobs, is_fork_state, texts_of_page, under_way
 from oneiros.kernel.journal_fold import (
     Folded,
     Recorded,
@@ -38,7 +38,7 @@ from oneiros.kernel.journal_schema import (
     PROCESS,
     event_checksum,
 )
-from oneiros.kernel.state import ProcessState, apply
+from oneiros.kernel.state import STATE, ProcessState, apply
 
 __all__ = ["Journal", "Recorded"]
 
@@ -280,6 +280,38 @@ class Journal:
                 )
         self._erase({blob})
 
+    def texts_of(self, pid: int, page: int | None = None) -> set[str]:
+        """The hashes of the texts that erasing a process, or one of its pages, takes away.
+
+        Of a page: all that it was made of, and copies; of a process see `erase_process`. What a
+        process that has not ended has under way is not among them.
+
+        Raises:
+            ProcessError: there is no such process.
+        """
+        state = self.state(pid)
+        if page is None:
+            with self._database.transaction() as connection:
+                return erasable_blobs(connection, state)
+        texts = set[str]()
+        one: int | None = pid
+        until = state.seq
+        while one is not None:  # a fork's pages were made by what it was forked from
+            events = [known.event for known in self.events(one) if known.seq <= until]
+            inbox: list[str] = []
+            one = None
+            if isinstance(first := events[0], e.Forked):
+                inbox = [mail.text for mail in STATE.validate_json(self.load(first.state)).inbox]
+                one, until = first.parent, first.at
+            texts |= texts_of_page(events, inbox, page)
+        return texts.difference(
+            *(under_way(live.state) for live in self._live.values() if live.state is not None)
+        )
+
+    def erase_texts(self, texts: set[str]) -> None:
+        """Erase texts that `texts_of` gave."""
+        self._erase(texts)
+
     def erase_process(self, pid: int) -> int:
         """Erase every text of a process that no other process uses; returns how many.
 
@@ -290,9 +322,7 @@ class Journal:
         Raises:
             ProcessError: there is no such process.
         """
-        state = self.state(pid)
-        with self._database.transaction() as connection:
-            blobs = erasable_blobs(connection, state)
+        blobs = self.texts_of(pid)
         self._erase(blobs)
         return len(blobs)
 

@@ -29,7 +29,7 @@ from oneiros.kernel.spec import ProcessSpec
 from oneiros.kernel.state import STATE, ProcessState, apply
 from oneiros.kernel.syscalls import Toolbox
 from oneiros.kernel.tools import Tool
-from oneiros.kernel.view import Texts
+from oneiros.kernel.view import Texts, without_text
 from oneiros.kernel.watchers import Watchers
 from oneiros.memory.pages import Page, PageKind
 from oneiros.model.chat_format import Message
@@ -132,6 +132,7 @@ class Kernel:
             known = ", ".join(sorted(self._services.programs))
             raise ProcessError(f'There is no program "{spec.program}"; there are: {known}.')
         model = spec.model or self._services.models.default
+        title = spec.title or (spec.text or "").strip().partition("\n")[0][:80]
         self._services.models.check(model)
         said = Label.of(USER, readers=[spec.owner])
         delivered = [] if spec.text is None else [self._mail("user", spec.text, said)]
@@ -154,7 +155,7 @@ class Kernel:
             app=spec.app,
             program=spec.program,
             model=model,
-            title=spec.title or (spec.text or "").strip().partition("\n")[0][:80],
+            title=title.encode(errors="replace").decode(),
             parent=spec.parent,
             priority=spec.priority,
             budget=spec.budget,
@@ -455,22 +456,35 @@ class Kernel:
         return replay(self._journal, pid, program, state)
 
     def erase(self, pid: int, page: int | None = None) -> None:
-        """Erase the text of a page, or all texts of a process. The log stays whole."""
+        """Erase the text of a page and all that it was made of, or all texts of a process.
+
+        The log stays whole, and calls stay with their results: what is left says that it was
+        erased.
+
+        Raises:
+            ProcessError: there is no such process or page.
+        """
         state = self.state(pid)
-        pages = (*state.pages, *state.evicted)
-        if page is None:
-            self._journal.erase_process(pid)
-        else:
-            pages = tuple(known for known in pages if known.id == page)
-            if not pages:
-                raise ProcessError(f"Process {pid} has no page {page}.")
-            for blob in (pages[0].message, pages[0].reply):
-                if blob is not None:
-                    self._journal.erase(blob)
-        self._services.memory.erased(state, pages)
+        if page is not None and page not in {one.id for one in (*state.pages, *state.evicted)}:
+            raise ProcessError(f"Process {pid} has no page {page}.")
+        texts = self._journal.texts_of(pid, page)
+        states = [state, *(other.state for other in self._processes.values() if other.pid != pid)]
+        for each in states:
+            gone = tuple(one for one in (*each.pages, *each.evicted) if one.message in texts)
+            if not gone:
+                continue
+            process = self._processes.get(each.pid)
+            if process is not None:
+                process.append(*(self._blank(one) for one in gone))
+                process.talk = Talk()
+            self._services.memory.erased(each, gone)
+        self._journal.erase_texts(texts)
         self._texts.forget()
-        if pid in self._processes:
-            self._processes[pid].talk = Talk()
+
+    def _blank(self, page: Page) -> e.PageErased:
+        left = json.dumps(without_text(self._texts.message(page)), ensure_ascii=False)
+        blob = self._journal.put(left.encode(errors="replace"))
+        return e.PageErased(page=page.id, message=blob)
 
     def backup(self, path: Path) -> None:
         """Copy the journal, while everything goes on; may run in another thread."""

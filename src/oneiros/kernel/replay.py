@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import sha256
-from typing import NoReturn
 
-from oneiros.errors import ReplayError
+from oneiros.errors import BlobErasedError, ReplayError
 from oneiros.kernel import events as e
 from oneiros.kernel.calls import intended
 from oneiros.kernel.journal import Journal
@@ -21,7 +20,8 @@ def replay(journal: Journal, pid: int, program: Program, expected: ProcessState)
 
     Where the journal says that the program did something, the program has to say the same at the
     state before; what came from outside (replies, results, messages, signals) is taken from the
-    journal. Decisions about calls are made again, too.
+    journal. Decisions about calls are made again, too. What needs a text that was erased cannot be
+    compared, and is taken to be the same.
 
     Args:
         journal: what happened.
@@ -35,7 +35,7 @@ def replay(journal: Journal, pid: int, program: Program, expected: ProcessState)
     Raises:
         ReplayError: something is different; the event is named.
     """
-    run = _Replay(pid, program, Texts(journal.load))
+    run = _Replay(pid, program, journal.load)
     state: ProcessState | None = None
     for recorded in journal.events(pid):
         if state is not None:
@@ -49,10 +49,12 @@ def replay(journal: Journal, pid: int, program: Program, expected: ProcessState)
 class _Replay:
     """The program's part of what happened."""
 
-    def __init__(self, pid: int, program: Program, texts: Texts) -> None:
+    def __init__(self, pid: int, program: Program, load: e.LoadBlob) -> None:
         self._pid = pid
         self._program = program
-        self._texts = texts
+        self._load = load
+        self._texts = Texts(self._read)
+        self._erased = False  # whether a text was missing, since the program was asked
         # States at which the program may have been asked since it did something.
         self._asked: list[ProcessState] = []
         self._calls: list[e.CallIntended] = []  # that the program asked for, and are to come
@@ -62,9 +64,11 @@ class _Replay:
         at_rest = state.generation is None and not state.calls
         if at_rest and (not self._asked or _makes_room(event)):
             self._asked.append(state)
+        if not self._calls:
+            self._erased = False
         if isinstance(event, e.CallIntended):
             if not self._calls:
-                self._calls = self._intended(state, seq)
+                self._calls = self._intended(state, event, seq)
             # The reason of a refusal may name tools that were there, and are not described.
             if replace(self._calls.pop(0), why=None) != replace(event, why=None):
                 self._differs(seq, event, "another call, or another decision")
@@ -97,18 +101,28 @@ class _Replay:
                 return Exit(result="" if blob is None else self._texts.text(blob), status=status)
         return None
 
-    def _intended(self, state: ProcessState, seq: int) -> list[e.CallIntended]:
+    def _intended(
+        self, state: ProcessState, event: e.CallIntended, seq: int
+    ) -> list[e.CallIntended]:
         said = self._say(state)
         if not isinstance(said, Call):
-            raise ReplayError(
-                f"Event {seq} of process {self._pid} is a call, and its program wants "
-                f"{_shown(said)}."
-            )
+            self._differs(seq, event, _shown(said))
+            return [event]
         tools = {tool.name: tool for tool in self._texts.tools(state.tools)}
         toolbox = Toolbox(lambda: tools)
         return intended(state, said.requests, toolbox, self._texts.message, _hash)
 
-    def _differs(self, seq: int, event: e.Event, wanted: str) -> NoReturn:
+    def _read(self, blob: str) -> bytes:
+        try:
+            return self._load(blob)
+        except BlobErasedError:
+            self._erased = True
+            raise
+
+    def _differs(self, seq: int, event: e.Event, wanted: str) -> None:
+        if self._erased:
+            self._calls = []
+            return
         raise ReplayError(
             f"Event {seq} of process {self._pid} is {event.kind}, and its program wants {wanted}."
         )

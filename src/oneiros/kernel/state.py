@@ -267,6 +267,12 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
                 evicted=(*state.evicted, *evicted),
                 next_page=max(state.next_page, event.mark.id + 1),
             )
+        case e.PageErased():
+            return replace(
+                state,
+                pages=_blanked(state.pages, event),
+                evicted=_blanked(state.evicted, event),
+            )
         case e.Signalled():
             return replace(state, stopped=event.signal == "stop")
         case e.Reniced():
@@ -297,6 +303,13 @@ def _with(state: ProcessState, *pages: Page) -> ProcessState:
 
 def _step(state: ProcessState) -> ProcessState:
     return replace(state, last_steps=max(0, state.last_steps - 1)) if state.last_steps else state
+
+
+def _blanked(pages: tuple[Page, ...], event: e.PageErased) -> tuple[Page, ...]:
+    return tuple(
+        replace(page, message=event.message, reply=None) if page.id == event.page else page
+        for page in pages
+    )
 
 
 def _without_replies(pages: tuple[Page, ...]) -> tuple[Page, ...]:

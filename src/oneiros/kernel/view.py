@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from oneiros.errors import BlobErasedError
 from oneiros.kernel.events import LoadBlob
@@ -43,9 +44,7 @@ class Texts:
         try:
             message: Message = json.loads(self._load(page.message))
         except BlobErasedError:
-            message = {"role": _ROLES.get(page.kind, "user"), "content": ERASED}
-            if page.call_id is not None:
-                message["tool_call_id"] = page.call_id
+            return _erased(page)
         self._messages[page.message] = message
         if len(self._messages) > _KEPT:
             self._messages.popitem(last=False)
@@ -75,6 +74,30 @@ class Texts:
 
 
 _ROLES = {"system": "system", "app": "system", "assistant": "assistant", "tool": "tool"}
+
+
+def _erased(page: Page) -> Message:
+    message: Message = {"role": _ROLES.get(page.kind, "user"), "content": ERASED}
+    if page.call_id is not None:
+        message["tool_call_id"] = page.call_id
+    if page.calls:
+        nothing = {"name": "erased", "arguments": "{}"}
+        message["tool_calls"] = [
+            {"id": f"erased-{page.id}-{n}", "type": "function", "function": nothing}
+            for n in range(page.calls)
+        ]
+    return message
+
+
+def without_text(message: Message) -> Message:
+    """A message that says that its text was erased, and still goes with its call or results."""
+    left: Message = {**message, "content": ERASED}
+    if "tool_calls" in message:
+        calls: Any = message["tool_calls"]
+        left["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": "{}"}} for call in calls
+        ]
+    return left
 
 
 class ProcessView:
