@@ -39,7 +39,7 @@ def test_the_default_model_reads_what_it_has_no_bytes_for(
         models = OpenModels({"scripted": model}, "scripted")
         given = tool("odd", odd, parameters={"type": "object", "description": "\x04"})
         async with running(tmp_path, given, models=models, memory=OddFacts()) as kernel:
-            pid = await kernel.start(ProcessSpec(owner="me", title="odd", text=f"hello {ODD}"))
+            pid = await kernel.start(ProcessSpec(owner="me", text=f"hello {ODD}"))
             await until(kernel, lambda: idle(kernel, pid))
             assert contents(kernel, pid)[-1] == ("assistant", "Odd.")
             prompt = tokenizer.decode(service.requests[-1].prompt)

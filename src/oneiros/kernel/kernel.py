@@ -132,7 +132,6 @@ class Kernel:
             known = ", ".join(sorted(self._services.programs))
             raise ProcessError(f'There is no program "{spec.program}"; there are: {known}.')
         model = spec.model or self._services.models.default
-        title = spec.title or (spec.text or "").strip().partition("\n")[0][:80]
         self._services.models.check(model)
         said = Label.of(USER, readers=[spec.owner])
         delivered = [] if spec.text is None else [self._mail("user", spec.text, said)]
@@ -150,6 +149,7 @@ class Kernel:
             options = {one.name: getattr(spec.sampling, one.name) for one in fields(spec.sampling)}
             options["logit_bias"] = dict(spec.sampling.logit_bias)
             sampling = self._journal.put(json.dumps(options).encode())
+        title = spec.title or (spec.text or "").strip().partition("\n")[0][:80]
         return e.Started(
             owner=spec.owner,
             app=spec.app,
