@@ -54,10 +54,9 @@ class PackedAdapter:
         place = self._data[self._used : self._used + values.size]
         place[:] = values.reshape(-1)
         self._used += values.size
-        address: int = place.ctypes.data
-        return address
+        return int(place.ctypes.data)
 
 
 def _grouped_bytes(b: NDArray[np.float32]) -> int:
     rows, rank = b.shape
-    return -(-rows // library.GROUP_ROWS) * library.GROUP_ROWS * rank * b.itemsize
+    return int(-(-rows // library.GROUP_ROWS) * library.GROUP_ROWS * rank * b.itemsize)
