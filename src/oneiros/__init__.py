@@ -13,13 +13,18 @@ __all__ = ["__version__", "load"]
 
 
 def load(
-    model: str | Path = "smollm2-135m", *, threads: int | None = None, context: int | None = None
+    model: str | Path = "smollm2-135m",
+    *,
+    adapter: str | Path | None = None,
+    threads: int | None = None,
+    context: int | None = None,
 ) -> LanguageModel:
     """Load a language model.
 
     Args:
         model: a path, or a name that `oneiros models` lists. The default model is fetched if it
             is not here; others need `oneiros pull`.
+        adapter: the folder of a LoRA adapter that is added to the model; default: none.
         threads: default: the cores that this process may use.
         context: tokens that prompt and reply may take together; default: the model's.
 
@@ -30,4 +35,10 @@ def load(
     from oneiros.engine import language_model
     from oneiros.model import catalog
 
-    return language_model.load(catalog.ensure(model), str(model), threads=threads, context=context)
+    return language_model.load(
+        catalog.ensure(model),
+        str(model),
+        adapter=None if adapter is None else Path(adapter),
+        threads=threads,
+        context=context,
+    )

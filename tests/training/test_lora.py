@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from oneiros.errors import ModelFileError, TrainingError
+from oneiros.errors import ModelFileError, TrainingError, UnsupportedModelError
 from oneiros.training.finetune import build_learner, finetune_config
 from oneiros.training.lora import (
     CONFIG,
@@ -156,16 +156,16 @@ def test_adapters_that_do_not_fit_are_refused(chat: TinyChat, tmp_path: Path) ->
     with pytest.raises(ModelFileError, match="holds no adapter"):
         load_adapter(load_model(chat.path), tmp_path)
     other = tiny_chat(tmp_path, width=32, heads=2, kv_heads=1)
-    with pytest.raises(TrainingError, match="belongs to another model"):
+    with pytest.raises(ModelFileError, match="belongs to another model"):
         load_adapter(load_model(other.path), good)
     shallow = tiny_chat(tmp_path / "shallow", layers=1)
-    with pytest.raises(TrainingError, match=r"layers\.1\..* has no place in the network"):
+    with pytest.raises(ModelFileError, match=r"layers\.1\..* has no place in the network"):
         load_adapter(load_model(shallow.path), good)
     dora = tmp_path / "dora"
     shutil.copytree(good, dora)
     settings = json.loads((dora / CONFIG).read_text())
     (dora / CONFIG).write_text(json.dumps(settings | {"use_dora": True}))
-    with pytest.raises(TrainingError, match="use_dora is True: only plain LoRA"):
+    with pytest.raises(UnsupportedModelError, match="use_dora is True: only plain LoRA"):
         load_adapter(load_model(chat.path), dora)
     cut = tmp_path / "cut"
     shutil.copytree(good, cut)

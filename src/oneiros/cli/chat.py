@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +15,7 @@ from oneiros.cli import generating, inputs, kernel, options
 from oneiros.errors import OneirosError
 
 if TYPE_CHECKING:
+    from oneiros.engine.language_model import LanguageModel
     from oneiros.engine.sampling import SamplingOptions
     from oneiros.kernel.control_client import ControlClient
 
@@ -29,6 +32,7 @@ def command(
         ),
     ] = None,
     system: options.System = None,
+    adapter: options.Adapter = None,
     tools: Annotated[
         bool, typer.Option("--tools/--no-tools", help="Whether the model may call tools.")
     ] = True,
@@ -64,45 +68,50 @@ def command(
         stop=stop,
     )
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        _answer(model or options.DEFAULT_MODEL, system, sampling, threads, context)
+        load = partial(
+            inputs.load_model,
+            model or options.DEFAULT_MODEL,
+            adapter=adapter,
+            threads=threads,
+            context=context,
+        )
+        _answer(load, system, sampling)
         return
     from oneiros.cli.conversation import Conversation
 
-    with _kernel(model, threads, context) as client:
+    with _kernel(model, threads, context, adapter) as client:
         Conversation(
             client, system=system, model=model, sampling=_plain(sampling), tools=tools
         ).run()
 
 
 def _answer(
-    model: str,
-    system: str | None,
-    sampling: SamplingOptions,
-    threads: int | None,
-    context: int | None,
+    load: Callable[[], LanguageModel], system: str | None, sampling: SamplingOptions
 ) -> None:
     question = inputs.read_stdin()
     if not question.strip():
         raise OneirosError("Nothing to answer: standard input is empty.")
-    language_model = inputs.load_model(model, threads=threads, context=context)
-    generation = language_model.chat(system=system).send(question, sampling)
+    generation = load().chat(system=system).send(question, sampling)
     generating.show(generation)
     generating.warn_if_cut(generation)
 
 
 @contextmanager
-def _kernel(model: str | None, threads: int | None, context: int | None) -> Iterator[ControlClient]:
+def _kernel(
+    model: str | None, threads: int | None, context: int | None, adapter: Path | None
+) -> Iterator[ControlClient]:
     """The running kernel, or one that ends with the block."""
     from oneiros.cli.local_kernel import kernel_here
     from oneiros.kernel.control_client import is_running
 
     client = kernel.client()
     if not is_running(client.folder):
-        with kernel_here(model or options.DEFAULT_MODEL, threads=threads, context=context):
+        name = model or options.DEFAULT_MODEL
+        with kernel_here(name, threads=threads, context=context, adapter=adapter):
             yield client
         return
-    if threads is not None or context is not None:
-        raise OneirosError("A kernel runs already: leave out --threads and --context.")
+    if threads is not None or context is not None or adapter is not None:
+        raise OneirosError("A kernel runs already: leave out --threads, --context and --adapter.")
     yield client
 
 

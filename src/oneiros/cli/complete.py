@@ -17,6 +17,7 @@ def command(
     text: Annotated[
         str | None, typer.Argument(help="How the document begins.", show_default="standard input")
     ] = None,
+    adapter: options.Adapter = None,
     json: options.Json = False,
     max_tokens: Annotated[
         int, typer.Option(help="Tokens to add.", rich_help_panel="Sampling")
@@ -50,7 +51,7 @@ def command(
         stop=stop,
     )
     beginning = inputs.prompt_or_stdin(text, "text")
-    language_model = inputs.load_model(model, threads=threads, context=context)
+    language_model = inputs.load_model(model, adapter=adapter, threads=threads, context=context)
     generation = language_model.complete(beginning, sampling)
     if json:
         generating.consume(generation)

@@ -31,14 +31,18 @@ def model_path(name: str) -> Path:
 
 
 def load_model(
-    name: str, *, threads: int | None = None, context: int | None = None
+    name: str,
+    *,
+    adapter: Path | None = None,
+    threads: int | None = None,
+    context: int | None = None,
 ) -> LanguageModel:
     """Load a model by name or path, with a remark on standard error while that takes."""
     import oneiros
 
     model_path(name)
     with output.stderr().status(f"Loading {output.one_line(name)}"):
-        return oneiros.load(name, threads=threads, context=context)
+        return oneiros.load(name, adapter=adapter, threads=threads, context=context)
 
 
 @contextmanager

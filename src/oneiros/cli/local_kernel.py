@@ -22,11 +22,18 @@ if TYPE_CHECKING:
 EMBEDDING_MODEL = "all-minilm-l6-v2"
 
 
-def engine_settings(model: str, threads: int | None, context: int | None) -> EngineSettings:
+def engine_settings(
+    model: str, threads: int | None, context: int | None, adapter: Path | None = None
+) -> EngineSettings:
     """What loads a model by name or path; the default model is fetched."""
     from oneiros.engine.worker import EngineSettings
 
-    return EngineSettings(path=str(inputs.model_path(model)), threads=threads, context=context)
+    return EngineSettings(
+        path=str(inputs.model_path(model)),
+        threads=threads,
+        context=context,
+        adapter=None if adapter is None else str(adapter.expanduser().absolute()),
+    )
 
 
 def model_name(model: str, settings: EngineSettings) -> str:
@@ -81,12 +88,16 @@ async def open_system(
 
 @contextmanager
 def kernel_here(
-    model: str, *, threads: int | None = None, context: int | None = None
+    model: str,
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    adapter: Path | None = None,
 ) -> Iterator[None]:
     """A kernel on the data folder, in a thread of this process, until the block ends."""
     from oneiros.model.folders import data_folder
 
-    settings = engine_settings(model, threads, context)
+    settings = engine_settings(model, threads, context, adapter)
     started: Future[Callable[[], None]] = Future()
 
     async def run() -> None:

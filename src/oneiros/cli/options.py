@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +28,15 @@ Model = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output if it exists.")]
+
+Adapter = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        show_default="none",
+        help="A LoRA adapter to add: of `oneiros train chat --lora`, or PEFT's.",
+    ),
+]
 
 Threads = Annotated[
     int | None,

@@ -20,6 +20,7 @@ def command(
         str | None, typer.Argument(help="What to answer.", show_default="standard input")
     ] = None,
     system: options.System = None,
+    adapter: options.Adapter = None,
     json: options.Json = False,
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
     temperature: options.Temperature = None,
@@ -48,7 +49,7 @@ def command(
         stop=stop,
     )
     text = inputs.prompt_or_stdin(prompt, "prompt")
-    language_model = inputs.load_model(model, threads=threads, context=context)
+    language_model = inputs.load_model(model, adapter=adapter, threads=threads, context=context)
     messages: list[Message] = [{"role": "user", "content": text}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})

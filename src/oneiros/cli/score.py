@@ -32,6 +32,7 @@ def command(
         int | None,
         typer.Option(min=2, show_default="all", help="Score only the first so many tokens."),
     ] = None,
+    adapter: options.Adapter = None,
     json: options.Json = False,
     threads: options.Threads = None,
 ) -> None:
@@ -44,7 +45,7 @@ def command(
     from oneiros.evaluation.perplexity import perplexity
 
     text = inputs.read_text(file)
-    language_model = inputs.load_model(model, threads=threads, context=window)
+    language_model = inputs.load_model(model, adapter=adapter, threads=threads, context=window)
     ids = language_model.tokenizer.encode(text)[:limit]
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())

@@ -49,6 +49,7 @@ def command(
             "The first is loaded at once, others when they are asked for.",
         ),
     ] = None,
+    adapter: options.Adapter = None,
     embedding_model: Annotated[
         str | None,
         typer.Option(
@@ -143,6 +144,9 @@ def command(
     from oneiros.server.model_sources import language_source
     from oneiros.server.settings import Settings
 
+    names = model or [options.DEFAULT_MODEL]
+    if adapter is not None and len(names) > 1:
+        raise OneirosError("--adapter belongs to one model, and several are served: name one.")
     keys = KeyRing(key_file())
     settings = Settings(
         host=host,
@@ -158,7 +162,7 @@ def command(
         )
     with bind(host, port) as listener:
         sources: list[ModelSource] = []
-        for name in model or [options.DEFAULT_MODEL]:
+        for name in names:
             path = inputs.model_path(name)
             engine = EngineSettings(
                 path=str(path),
@@ -168,6 +172,7 @@ def command(
                 kv_disk=kv_disk,
                 max_batch=max_batch,
                 max_waiting=max_waiting,
+                adapter=None if adapter is None else str(adapter.expanduser().absolute()),
             )
             served_name = path.stem if Path(name).exists() else name
             if any(source.name == served_name for source in sources):

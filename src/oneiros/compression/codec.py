@@ -68,7 +68,7 @@ def compress(data: bytes, model: LanguageModel, progress: ProgressCallback | Non
     """The bytes of a compressed file from which `decompress` restores `data` exactly."""
     window = min(WINDOW, model.context)
     header = Header(
-        model_sha256=model.parameters.sha256(),
+        model_sha256=model.engine.model_sha256,
         content_sha256=hashlib.sha256(data).hexdigest(),
         content_bytes=len(data),
         window=window,
@@ -103,7 +103,7 @@ def decompress(
 
 def check_model(header: Header, model: LanguageModel) -> None:
     """Raise CompressedFileError where this model, in this process, cannot read such a file."""
-    digest = model.parameters.sha256()
+    digest = model.engine.model_sha256
     if digest != header.model_sha256:
         raise CompressedFileError(
             f"The file was compressed with the model {header.model_name} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import threading
 import weakref
@@ -31,6 +32,7 @@ from oneiros.engine.packing import Progress, packed_weights
 from oneiros.engine.pages import PagePool
 from oneiros.engine.sequence import Sequence
 from oneiros.errors import ContextLengthError, KernelError, NotEnoughMemoryError
+from oneiros.model.adapter import Adapter
 from oneiros.model.parameters import Parameters
 
 Wanted = Literal["last", "all", "none"]
@@ -66,12 +68,14 @@ class Engine:
         instruction_path: which kernels run: "amx", "avx512", "avx2" or "portable".
         arithmetic: how they round: "fma" (all but the portable ones, with the same bits) or
             "portable". What is stored and must match later names it and `kernel_version`.
+        model_sha256: of the model's files; with an adapter, of model and adapter.
     """
 
     def __init__(
         self,
         parameters: Parameters,
         *,
+        adapter: Adapter | None = None,
         threads: int | None = None,
         context: int | None = None,
         cache: Path | None = None,
@@ -81,6 +85,7 @@ class Engine:
 
         Args:
             parameters: the model.
+            adapter: what is added to its matrices, opened for this model.
             threads: how many; default: the cores that this process may use.
             context: most positions of a sequence; default and at most what the model was made for.
             cache: folder for packed weights; None packs into memory.
@@ -107,10 +112,13 @@ class Engine:
         self.instruction_path = choose_instruction_path()
         self.arithmetic = arithmetic_of(self.instruction_path)
         check_shapes(self.architecture, parameters.path.name)
-        check_memory(parameters, self.context)
+        check_memory(parameters, self.context, adapter)
         weights = packed_weights(parameters, cache, progress)
         self.model_sha256 = weights.sha256
-        self._network = Network(parameters, weights)
+        if adapter is not None:  # another model, whose keys and values serve nobody else
+            both = f"{weights.sha256} with {adapter.sha256}"
+            self.model_sha256 = hashlib.sha256(both.encode()).hexdigest()
+        self._network = Network(parameters, weights, adapter)
         self._model = self._network.struct
         self.pool = PagePool(kernels().oneiros_page_bytes(self._model))
         handle = kernels().oneiros_engine_new(

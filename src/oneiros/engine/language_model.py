@@ -15,6 +15,7 @@ from oneiros.engine.packing import Progress
 from oneiros.engine.sampling import SamplingOptions
 from oneiros.engine.sequence import Sequence
 from oneiros.errors import ModelFileError
+from oneiros.model.adapter import open_adapter
 from oneiros.model.chat_format import ChatFormat, Message, load_chat_format
 from oneiros.model.folders import cache_folder
 from oneiros.model.parameters import Parameters, open_parameters
@@ -198,14 +199,27 @@ def load(
     path: Path,
     name: str,
     *,
+    adapter: Path | None = None,
     threads: int | None = None,
     context: int | None = None,
     progress: Progress | None = None,
 ) -> LanguageModel:
-    """Open a GGUF file or a Hugging Face folder; see `Engine` for the arguments and errors."""
+    """Open a GGUF file or a Hugging Face folder; see `Engine` for the arguments and errors.
+
+    `adapter` is a folder that `open_adapter` reads.
+    """
     parameters = open_parameters(path)
+    added = None if adapter is None else open_adapter(adapter, parameters)
     tokenizer = load_tokenizer(parameters)
     chat_format = load_chat_format(parameters, tokenizer)
     cache = cache_folder() / "packed"
-    engine = Engine(parameters, threads=threads, context=context, cache=cache, progress=progress)
+    engine = Engine(
+        parameters,
+        adapter=added,
+        threads=threads,
+        context=context,
+        cache=cache,
+        progress=progress,
+    )
+    name = name if added is None else f"{name}+{added.name}"
     return LanguageModel(name, parameters, tokenizer, chat_format, engine)

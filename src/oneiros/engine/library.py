@@ -23,6 +23,8 @@ GROUP_ROWS = 16
 LARGEST_HEAD_DIM = 256
 LARGEST_WIDTH = 1 << 16  # a thread's stack holds 16 bytes for each column of a matrix
 MOST_HEADS_PER_KV_HEAD = 64
+LAYER_MATRICES = ("q", "k", "v", "output", "gate", "up", "down")
+FORMAT_F32 = 8
 
 
 class Matrix(ctypes.Structure):
@@ -36,6 +38,18 @@ class Matrix(ctypes.Structure):
         ("format", ctypes.c_int32),
         ("reserved", ctypes.c_int32),
     ]
+
+
+class Adapter(ctypes.Structure):
+    """`struct adapter`: what is added beside a matrix."""
+
+    _fields_: ClassVar = [("a", ctypes.c_void_p), ("b", Matrix)]
+
+
+class Adapters(ctypes.Structure):
+    """`struct adapters`, of one layer."""
+
+    _fields_: ClassVar = [(name, Adapter) for name in LAYER_MATRICES]
 
 
 class Layer(ctypes.Structure):
@@ -54,7 +68,8 @@ class Layer(ctypes.Structure):
                 "v_bias",
             )
         ],
-        *[(name, Matrix) for name in ("q", "k", "v", "output", "gate", "up", "down")],
+        *[(name, Matrix) for name in LAYER_MATRICES],
+        ("adapters", ctypes.POINTER(Adapters)),
     ]
 
 

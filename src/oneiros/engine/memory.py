@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from oneiros.engine.adapters import adapter_bytes
 from oneiros.engine.library import MAX_ROWS, PAGE_TOKENS
 from oneiros.engine.machine import usable_memory
 from oneiros.engine.packing import packed_layout
 from oneiros.errors import NotEnoughMemoryError
+from oneiros.model.adapter import Adapter
 from oneiros.model.architecture import kv_bytes
 from oneiros.model.parameters import Parameters
 
@@ -17,7 +19,7 @@ class Memory:
     """Bytes that one sequence of a model takes; the interpreter and the tokenizer come on top."""
 
     context: int  # positions
-    weights: int  # packed
+    weights: int  # packed, and those of an adapter
     kv_cache: int  # keys and values of every position in FP16, in whole pages
     workspace: int  # intermediate results and logits
 
@@ -27,7 +29,9 @@ class Memory:
         return self.weights + self.kv_cache + self.workspace
 
 
-def memory_needed(parameters: Parameters, context: int | None = None) -> Memory:
+def memory_needed(
+    parameters: Parameters, context: int | None = None, adapter: Adapter | None = None
+) -> Memory:
     """Predict the memory of a sequence of `context` positions (the model's own, if left out)."""
     a = parameters.architecture
     positions = a.context if context is None else context
@@ -38,7 +42,10 @@ def memory_needed(parameters: Parameters, context: int | None = None) -> Memory:
     floats = a.width + 2 * queries + 2 * a.kv_width + a.rope_dim
     inputs = max(a.width, queries) + a.ffn_width
     exact = any(m.columns * 16 * 2 <= m.group_bytes for m in matrices.values())
-    per_row = 4 * floats + inputs * (5.5 if exact else 1.5)
+    if adapter is not None:
+        packed += adapter_bytes(adapter)
+        floats += 3 * adapter.rank
+    per_row = 4 * floats + inputs * (5.5 if exact or adapter is not None else 1.5)
     return Memory(
         context=positions,
         weights=packed,
@@ -47,9 +54,9 @@ def memory_needed(parameters: Parameters, context: int | None = None) -> Memory:
     )
 
 
-def check_memory(parameters: Parameters, context: int) -> None:
+def check_memory(parameters: Parameters, context: int, adapter: Adapter | None = None) -> None:
     """Raise NotEnoughMemoryError if weights and one full context do not fit what is free."""
-    needed, usable = memory_needed(parameters, context), usable_memory()
+    needed, usable = memory_needed(parameters, context, adapter), usable_memory()
     if usable is not None and needed.total > usable:
         raise NotEnoughMemoryError(
             f"{parameters.path.name} needs {needed.total / 2**30:.1f} GiB "

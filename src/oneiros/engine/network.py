@@ -7,6 +7,7 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
+from oneiros.engine.adapters import MATRICES, PackedAdapter
 from oneiros.engine.library import (
     LARGEST_HEAD_DIM,
     LARGEST_WIDTH,
@@ -16,18 +17,10 @@ from oneiros.engine.library import (
 )
 from oneiros.engine.packing import PackedWeights
 from oneiros.errors import UnsupportedModelError
+from oneiros.model.adapter import Adapter
 from oneiros.model.architecture import rope_frequencies
 from oneiros.model.parameters import Architecture, Parameters
 
-_MATRICES = {
-    "q": "attn_q",
-    "k": "attn_k",
-    "v": "attn_v",
-    "output": "attn_output",
-    "gate": "ffn_gate",
-    "up": "ffn_up",
-    "down": "ffn_down",
-}
 _VECTORS = {
     "attention_norm": "attn_norm.weight",
     "ffn_norm": "ffn_norm.weight",
@@ -42,14 +35,16 @@ _VECTORS = {
 class Network:
     """`struct model` and everything that its pointers point to."""
 
-    def __init__(self, parameters: Parameters, weights: PackedWeights) -> None:
+    def __init__(
+        self, parameters: Parameters, weights: PackedWeights, adapter: Adapter | None = None
+    ) -> None:
         a = parameters.architecture
         self._parameters = parameters
         self._weights = weights
         self._kept: list[NDArray[np.float32] | NDArray[np.float64]] = []
         layers = (Layer * a.layers)()
         for index, layer in enumerate(layers):
-            for field, name in _MATRICES.items():
+            for field, name in MATRICES.items():
                 setattr(layer, field, weights.matrix(f"blk.{index}.{name}.weight"))
             for field, name in _VECTORS.items():
                 setattr(layer, field, self._vector(f"blk.{index}.{name}"))
@@ -73,6 +68,10 @@ class Network:
             weights.matrix("token_embd.weight" if a.tied else "output.weight"),
         )
         self._layers = layers
+        if adapter is not None:
+            self._adapter = PackedAdapter(adapter, a.layers)
+            for layer, beside in zip(layers, self._adapter.layers, strict=True):
+                layer.adapters = ctypes.pointer(beside)
 
     def _vector(self, name: str) -> int | None:
         tensor = self._parameters.tensors.get(name)

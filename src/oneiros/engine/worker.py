@@ -26,6 +26,7 @@ from oneiros.engine.prefix_cache import page_folder
 from oneiros.engine.protocol import answers_to_json, line, request_from_json
 from oneiros.engine.scheduler import Answers, Scheduler, SchedulerSettings
 from oneiros.errors import OneirosError
+from oneiros.model.adapter import open_adapter
 from oneiros.model.chat_format import load_chat_format
 from oneiros.model.folders import cache_folder
 from oneiros.model.parameters import open_parameters
@@ -48,6 +49,7 @@ class EngineSettings:
     kv_disk: int | None = None  # bytes; default: a tenth of what is free, 4 GiB at most; 0: none
     max_batch: int = 32
     max_waiting: int = 512
+    adapter: str | None = None  # the folder of one that is added to the model
 
 
 def open_engine(settings: EngineSettings) -> tuple[Engine, ConstraintCompiler]:
@@ -57,6 +59,9 @@ def open_engine(settings: EngineSettings) -> tuple[Engine, ConstraintCompiler]:
     chat_format = load_chat_format(parameters, tokenizer)
     engine = Engine(
         parameters,
+        adapter=None
+        if settings.adapter is None
+        else open_adapter(Path(settings.adapter), parameters),
         threads=settings.threads,
         context=settings.context,
         cache=cache_folder() / "packed",

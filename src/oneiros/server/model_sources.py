@@ -11,6 +11,7 @@ from oneiros.engine.local_model import LocalModel, start_local_model
 from oneiros.engine.machine import usable_memory
 from oneiros.engine.memory import memory_needed
 from oneiros.engine.worker import EngineSettings
+from oneiros.model.adapter import open_adapter
 from oneiros.model.parameters import open_parameters
 from oneiros.server.model_pool import ModelSource
 
@@ -28,7 +29,8 @@ def language_source(name: str, settings: EngineSettings) -> ModelSource:
         ModelFileError: the file is no model that runs here.
     """
     parameters = open_parameters(Path(settings.path))
-    needed = memory_needed(parameters, settings.context)
+    added = None if settings.adapter is None else open_adapter(Path(settings.adapter), parameters)
+    needed = memory_needed(parameters, settings.context, added)
     if settings.kv_memory is None:
         # Said here rather than left to the process, so that it is the number that is counted.
         free = usable_memory() or _LARGEST_CACHE

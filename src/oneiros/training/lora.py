@@ -10,30 +10,25 @@ Adapters are stored as PEFT does: `adapter_model.safetensors` and `adapter_confi
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from oneiros.errors import ModelFileError, TrainingError, quoted
+from oneiros.model.adapter import CONFIG, WEIGHTS, adapter_settings, check_shape, read_adapter
 from oneiros.model.convert import write_json
 from oneiros.model.huggingface import folder_name
-from oneiros.model.json_text import read_object
 from oneiros.model.replacement import refuse_existing, replacing_folder
-from oneiros.model.safetensors import read_safetensors, write_safetensors
+from oneiros.model.safetensors import write_safetensors
 from oneiros.model.tensor import PendingTensor
 from oneiros.model.tensor_types import TensorType
 from oneiros.training.network import Network
 from oneiros.training.weights import DTYPES, canonical_name, load_model, save_folder
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 
 # PEFT's name of a matrix -> ours, inside a block.
 TARGETS = {
@@ -44,22 +39,6 @@ TARGETS = {
     "gate_proj": "feed_forward.gate",
     "up_proj": "feed_forward.up",
     "down_proj": "feed_forward.down",
-}
-
-_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
-
-# Settings of PEFT that would mean another computation, and the values that mean this one.
-_PLAIN: dict[str, tuple[object, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": (None, "none"),
-    "use_dora": (None, False),
-    "fan_in_fan_out": (None, False),
-    "modules_to_save": (None, []),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None,),
-    "lora_bias": (None, False),
 }
 
 
@@ -192,7 +171,7 @@ def base_of(path: Path) -> str:
     Raises:
         ModelFileError: the folder holds no adapter, or it does not say.
     """
-    base = _settings(path).get("base_model_name_or_path")
+    base = adapter_settings(path).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelFileError(f"{path / CONFIG}: does not say which model the adapter is for.")
     return base
@@ -202,39 +181,29 @@ def load_adapter(network: Network, path: Path) -> None:
     """Put the adapters of a folder beside a network's matrices: ours, or those that PEFT wrote.
 
     Raises:
-        ModelFileError: the folder holds no adapter, or a damaged one.
-        TrainingError: it is of another kind than plain LoRA, or belongs to another network.
+        ModelFileError: the folder holds no adapter, a damaged one, or one of another network.
+        UnsupportedModelError: it is of another kind than plain LoRA.
     """
-    settings = _settings(path)
-    for name, plain in _PLAIN.items():
-        if settings.get(name) not in plain:
-            raise TrainingError(
-                f"{path / CONFIG}: {name} is {settings[name]!r}: only plain LoRA is supported."
-            )
-    rank, alpha = settings.get("r"), settings.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, int | float):
-        raise ModelFileError(f'{path / CONFIG}: "r" or "lora_alpha" is no number.')
-    if settings.get("use_rslora"):
-        alpha *= math.sqrt(rank)  # its product counts alpha / sqrt(r) times (Kalajdzievski 2023)
-    stored = _stored(path)
-    parts = {place.rpartition(".")[2] for place, _ in stored}
-    adapt(network, LoraConfig(rank, alpha, tuple(name for name in TARGETS if name in parts)))
+    folder = read_adapter(path)
+    stored = dict(folder.pairs)
+    parts = {place.rpartition(".")[2] for place in stored}
+    targets = tuple(name for name in TARGETS if name in parts)
+    adapt(network, LoraConfig(folder.rank, folder.alpha, targets))
     for name, adapted in adapters(network):
         place = folder_name(canonical_name(f"{name}.weight")).removesuffix(".weight")
-        for letter, parameter in (("A", adapted.a), ("B", adapted.b)):
-            values = stored.pop((place, letter), None)
-            if values is None or values.shape != tuple(parameter.shape):
-                found = "is not there" if values is None else f"has the shape {values.shape}"
-                raise TrainingError(
-                    f"{path / WEIGHTS}: {place}.lora_{letter} {found}, and the network has "
-                    f"{tuple(parameter.shape)}: the adapter belongs to another model."
-                )
-            with torch.no_grad():
-                parameter.copy_(torch.from_numpy(values))
+        pair = stored.pop(place, None)
+        if pair is None:
+            raise ModelFileError(
+                f"{path / WEIGHTS}: {place}.lora_A is not there, and the network has such a "
+                "matrix: the adapter belongs to another model."
+            )
+        check_shape(folder, place, *pair, *adapted.linear.weight.shape)
+        with torch.no_grad():
+            for parameter, values in zip((adapted.a, adapted.b), pair, strict=True):
+                parameter.copy_(torch.from_numpy(values.float32().copy()))
     if stored:
-        place, letter = next(iter(stored))
-        raise TrainingError(
-            f"{path / WEIGHTS}: {quoted(place)}.lora_{letter} has no place in the network."
+        raise ModelFileError(
+            f"{path / WEIGHTS}: {quoted(next(iter(stored)))} has no place in the network."
         )
 
 
@@ -264,23 +233,3 @@ def merge_folder(base: Path, adapter: Path, path: Path, *, dtype: str = "float32
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     save_folder(network, path, tokenizer=base, dtype=dtype)
     return changed
-
-
-def _stored(path: Path) -> dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float32]]]:
-    """(PEFT's name of a matrix, "A" or "B") -> float32 values."""
-    stored = {}
-    for name, tensor in read_safetensors(path / WEIGHTS).tensors.items():
-        match = _NAME.fullmatch(name)
-        if match is None:
-            raise TrainingError(
-                f"{path / WEIGHTS}: tensor {quoted(name)} is no part of a plain LoRA adapter."
-            )
-        place, letter = match.groups()
-        stored[place, letter] = np.array(tensor.float32())
-    return stored
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    if not (path / CONFIG).is_file():
-        raise ModelFileError(f"{path}: holds no adapter (there is no {CONFIG}).")
-    return read_object(path / CONFIG)

@@ -15,6 +15,7 @@
 
 const struct compute TABLE = {
     .linear = linear,
+    .low_rank = low_rank,
     .gate_up = gate_up,
     .put_row = put_row,
     .rms_norm = rms_norm,

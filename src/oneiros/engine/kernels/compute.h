@@ -43,13 +43,22 @@ struct attention_partial {
     float *output;   /* [rows][head_dim] */
 };
 
+/* What stands beside a matrix: matrix . in is added to its output. */
+struct addend {
+    const struct matrix *matrix; /* of floating-point format; null: nothing */
+    const struct activations *in;
+};
+
 struct compute {
     /* out[token * stride + row] = (add ? itself : 0) + w . activations, for rows of groups [first, last). */
     void (*linear)(const struct matrix *w, int first, int last, const struct activations *in,
                    float *out, int64_t stride, bool add);
+    /* out[token * stride + row] = a . values of the activations, for rows [first, last) of a. */
+    void (*low_rank)(const float *a, int first, int last, const struct activations *in, float *out, int64_t stride);
     /* SwiGLU (Shazeer 2020): out = silu(gate . in) * (up . in) for rows of blocks [first, last) of 32. */
-    void (*gate_up)(const struct matrix *gate, const struct matrix *up, int first, int last,
-                    const struct activations *in, struct activations *out);
+    void (*gate_up)(const struct matrix *gate, const struct matrix *up, const struct addend *gate_more,
+                    const struct addend *up_more, int first, int last, const struct activations *in,
+                    struct activations *out);
     /* Quantises (or stores) row `row` of `out`. */
     void (*put_row)(const float *x, int row, struct activations *out);
     /* y = x / rms(x) * weight (Zhang & Sennrich 2019). */

@@ -35,6 +35,8 @@ struct engine {
     float *qkv;                 /* [max_rows][row_dim] */
     float *cosine, *sine;       /* [max_rows][rope_dim / 2] */
     float *attention;           /* [max_rows][q_dim] */
+    int rank;                   /* the highest of the adapters; 0: there are none */
+    float *low;                 /* [3][max_rows][rank], a . input of the adapters that read one input */
     struct activations input;   /* of q/k/v, output, gate/up and head */
     struct activations hidden;  /* of down */
     struct activations *own;    /* [threads], like input, for FEW_ROWS rows */
@@ -124,6 +126,18 @@ static bool has_float_matrix(const struct model *m) {
     return any;
 }
 
+static int highest_rank(const struct model *m) {
+    int highest = 0;
+    for (int l = 0; l < m->layers; l++) {
+        const struct adapters *y = m->layer[l].adapters;
+        if (!y) continue;
+        const struct adapter *all[] = {&y->q, &y->k, &y->v, &y->output, &y->gate, &y->up, &y->down};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            if (all[i]->b.columns > highest) highest = all[i]->b.columns;
+    }
+    return highest;
+}
+
 void oneiros_engine_free(struct engine *e) {
     if (e->pool) {
         for (int i = 0; e->own && i < pool_threads(e->pool); i++) free_activations(&e->own[i]);
@@ -131,7 +145,7 @@ void oneiros_engine_free(struct engine *e) {
     }
     free_activations(&e->input), free_activations(&e->hidden);
     free(e->own), free(e->x), free(e->qkv), free(e->cosine), free(e->sine), free(e->attention), free(e->item);
-    free(e->next_item), free(e->partial.maximum), free(e->partial.sum), free(e->partial.output), free(e->partial_start);
+    free(e->low), free(e->next_item), free(e->partial.maximum), free(e->partial.sum), free(e->partial.output), free(e->partial_start);
     free(e);
 }
 
@@ -145,19 +159,21 @@ struct engine *oneiros_engine_new(const struct model *model, int threads, int pa
     e->kv_dim = model->kv_heads * model->head_dim;
     e->row_dim = e->q_dim + 2 * e->kv_dim;
     const int widest = e->q_dim > model->width ? e->q_dim : model->width;
-    const bool values = has_float_matrix(model);
+    e->rank = highest_rank(model);
+    const bool values = e->rank > 0 || has_float_matrix(model);
     const size_t rows = (size_t)max_rows, angle = (size_t)model->rope_dim / 2;
     e->x = allocate(rows * (size_t)model->width * sizeof(float));
     e->qkv = allocate(rows * (size_t)e->row_dim * sizeof(float));
     e->cosine = allocate(rows * angle * sizeof(float));
     e->sine = allocate(rows * angle * sizeof(float));
     e->attention = allocate(rows * (size_t)e->q_dim * sizeof(float));
+    e->low = allocate(3 * rows * (size_t)e->rank * sizeof(float));
     e->next_item = allocate((size_t)model->layers * sizeof *e->next_item);
     e->partial_start = allocate(rows * sizeof *e->partial_start);
     e->own = calloc((size_t)threads, sizeof *e->own);
     e->pool = pool_new(threads);
-    bool ok = e->x && e->qkv && e->cosine && e->sine && e->attention && e->next_item && e->partial_start && e->own &&
-              e->pool && new_activations(&e->input, max_rows, widest, values) &&
+    bool ok = e->x && e->qkv && e->cosine && e->sine && e->attention && e->low && e->next_item && e->partial_start &&
+              e->own && e->pool && new_activations(&e->input, max_rows, widest, values) &&
               new_activations(&e->hidden, max_rows, model->ffn_width, values);
     for (int i = 0; ok && i < threads; i++) ok = new_activations(&e->own[i], FEW_ROWS, widest, values);
     if (ok) return e;
@@ -197,13 +213,19 @@ static struct activations *input_for(struct engine *e, int thread, int rows, int
     return in;
 }
 
+/* The part of a share that falls into `count` of the things, before which `before` were counted. */
+static struct range part_of(struct range mine, int before, int count) {
+    const int first = mine.first - before, last = mine.last - before;
+    return (struct range){first > 0 ? first : 0, last < count ? last : count};
+}
+
 static void filled(struct engine *e, int rows) {
     if (rows > FEW_ROWS) pool_barrier(e->pool);
 }
 
 static struct activations *normalised(struct engine *e, int thread, const int32_t *row, int rows, const float *weight,
-                                      const struct matrix *const *readers, int count) {
-    bool codes = false, values = false;
+                                      const struct matrix *const *readers, int count, bool values) {
+    bool codes = false;
     for (int i = 0; i < count; i++) *(is_float(readers[i]) ? &values : &codes) = true;
     struct range fill;
     const int width = e->model.width;
@@ -218,17 +240,60 @@ static struct activations *normalised(struct engine *e, int thread, const int32_
     return in;
 }
 
+static const struct adapters *adapters_of(const struct layer *y) {
+    static const struct adapters none;
+    return y->adapters ? y->adapters : &none;
+}
+
+static bool any(const struct adapter *const *adapters, int count) {
+    for (int i = 0; i < count; i++)
+        if (adapters[i]->a) return true;
+    return false;
+}
+
+/* The thin products a . in of some adapters, shared out as one list of rows; `more` becomes what
+ * is added to the outputs of their matrices. */
+static void low_rank(struct engine *e, int thread, const struct adapter *const *adapters, int count,
+                     const struct activations *in, struct activations *low, struct addend *more) {
+    int rows = 0, before = 0;
+    for (int i = 0; i < count; i++) rows += adapters[i]->b.columns;
+    const struct range mine = my_share(e, rows, thread);
+    for (int i = 0; i < count; i++) {
+        const int rank = adapters[i]->b.columns;
+        const struct range part = part_of(mine, before, rank);
+        float *out = e->low + (int64_t)i * e->max_rows * e->rank;
+        if (part.first < part.last) e->compute->low_rank(adapters[i]->a, part.first, part.last, in, out, rank);
+        low[i] = (struct activations){.rows = in->rows, .columns = rank, .want_values = true, .values = out};
+        more[i] = (struct addend){rank ? &adapters[i]->b : NULL, &low[i]};
+        before += rank;
+    }
+    if (rows) pool_barrier(e->pool);
+}
+
+/* out = w . in + what stands beside w, for some groups of rows. */
+static void linear(const struct engine *e, const struct matrix *w, const struct addend *more, struct range mine,
+                   const struct activations *in, float *out, int64_t stride, bool add) {
+    if (mine.first >= mine.last) return;
+    e->compute->linear(w, mine.first, mine.last, in, out, stride, add);
+    if (more->matrix) e->compute->linear(more->matrix, mine.first, mine.last, more->in, out, stride, true);
+}
+
 /* q, k and v side by side: the groups of the three matrices are shared out as one list. */
-static void project_qkv(struct engine *e, int thread, const struct layer *y, const struct activations *in) {
+static void project_qkv(struct engine *e, int thread, const struct layer *y) {
     const struct matrix *parts[] = {&y->q, &y->k, &y->v};
+    const struct adapters *beside = adapters_of(y);
+    const struct adapter *adapters[] = {&beside->q, &beside->k, &beside->v};
+    const struct activations *in =
+        normalised(e, thread, NULL, e->batch->rows, y->attention_norm, parts, 3, any(adapters, 3));
+    struct activations low[3];
+    struct addend more[3];
+    low_rank(e, thread, adapters, 3, in, low, more);
     const struct range mine = my_share(e, e->row_dim / GROUP_ROWS, thread);
     int before = 0;
     for (int i = 0; i < 3; i++) {
         const int count = groups(parts[i]);
-        const int first = mine.first > before ? mine.first - before : 0;
-        const int last = mine.last - before < count ? mine.last - before : count;
-        if (first < last)
-            e->compute->linear(parts[i], first, last, in, e->qkv + GROUP_ROWS * before, e->row_dim, false);
+        linear(e, parts[i], &more[i], part_of(mine, before, count), in, e->qkv + GROUP_ROWS * before, e->row_dim,
+               false);
         before += count;
     }
 }
@@ -372,44 +437,56 @@ static const float *attended(struct engine *e, int row, float *scratch) {
 
 /* ---- the forward pass ------------------------------------------------------------------------ */
 
-static struct activations *attention_output(struct engine *e, int thread, const struct matrix *reader) {
+static struct activations *attention_output(struct engine *e, int thread, const struct matrix *reader, bool values) {
     struct range fill;
     const int rows = e->batch->rows;
-    struct activations *in = input_for(e, thread, rows, e->q_dim, !is_float(reader), is_float(reader), &fill);
+    struct activations *in = input_for(e, thread, rows, e->q_dim, !is_float(reader), values || is_float(reader), &fill);
     float scratch[e->q_dim];
     for (int r = fill.first; r < fill.last; r++) e->compute->put_row(attended(e, r, scratch), r, in);
     filled(e, rows);
     return in;
 }
 
-static void add_linear(struct engine *e, int thread, const struct matrix *w, const struct activations *in) {
-    const struct range mine = my_share(e, groups(w), thread);
-    e->compute->linear(w, mine.first, mine.last, in, e->x, e->model.width, true);
+/* Back into the residual stream. */
+static void add_linear(struct engine *e, int thread, const struct matrix *w, const struct adapter *adapter,
+                       const struct activations *in) {
+    struct activations low;
+    struct addend more;
+    low_rank(e, thread, &adapter, 1, in, &low, &more);
+    linear(e, w, &more, my_share(e, groups(w), thread), in, e->x, e->model.width, true);
+}
+
+static void feed_forward(struct engine *e, int thread, const struct layer *y) {
+    const int rows = e->batch->rows;
+    const struct matrix *gated[] = {&y->gate, &y->up};
+    const struct adapters *beside = adapters_of(y);
+    const struct adapter *adapters[] = {&beside->gate, &beside->up};
+    const struct activations *in = normalised(e, thread, NULL, rows, y->ffn_norm, gated, 2, any(adapters, 2));
+    struct activations low[2];
+    struct addend more[2];
+    low_rank(e, thread, adapters, 2, in, low, more);
+    const struct range mine = my_share(e, e->model.ffn_width / BLOCK, thread);
+    struct activations hidden = e->hidden;
+    hidden.rows = rows;
+    hidden.want_codes = !is_float(&y->down);
+    hidden.want_values = is_float(&y->down) || beside->down.a;
+    e->compute->gate_up(&y->gate, &y->up, &more[0], &more[1], mine.first, mine.last, in, &hidden);
+    pool_barrier(e->pool);
+    add_linear(e, thread, &y->down, &beside->down, &hidden);
 }
 
 static void forward_layer(struct engine *e, int thread, int layer) {
     const struct layer *y = &e->model.layer[layer];
-    const int rows = e->batch->rows;
-    const struct matrix *qkv[] = {&y->q, &y->k, &y->v}, *gated[] = {&y->gate, &y->up};
-
-    project_qkv(e, thread, y, normalised(e, thread, NULL, rows, y->attention_norm, qkv, 3));
+    const struct adapter *beside = &adapters_of(y)->output;
+    project_qkv(e, thread, y);
     pool_barrier(e->pool);
     finish_qkv(e, thread, y, layer);
     pool_barrier(e->pool);
     attend(e, layer);
     pool_barrier(e->pool);
-    add_linear(e, thread, &y->output, attention_output(e, thread, &y->output));
+    add_linear(e, thread, &y->output, beside, attention_output(e, thread, &y->output, beside->a));
     pool_barrier(e->pool);
-
-    const struct activations *in = normalised(e, thread, NULL, rows, y->ffn_norm, gated, 2);
-    const struct range mine = my_share(e, e->model.ffn_width / BLOCK, thread);
-    struct activations hidden = e->hidden;
-    hidden.rows = rows;
-    hidden.want_values = is_float(&y->down);
-    hidden.want_codes = !hidden.want_values;
-    e->compute->gate_up(&y->gate, &y->up, mine.first, mine.last, in, &hidden);
-    pool_barrier(e->pool);
-    add_linear(e, thread, &y->down, &hidden);
+    feed_forward(e, thread, y);
     pool_barrier(e->pool);
 }
 
@@ -460,7 +537,7 @@ static void forward(void *argument, int thread) {
     for (int layer = 0; layer < e->model.layers; layer++) forward_layer(e, thread, layer);
     if (b->outputs == 0) return;
     const struct matrix *head = &e->model.head;
-    const struct activations *in = normalised(e, thread, b->output_rows, b->outputs, e->model.final_norm, &head, 1);
+    const struct activations *in = normalised(e, thread, b->output_rows, b->outputs, e->model.final_norm, &head, 1, false);
     const struct range mine = my_share(e, groups(head), thread);
     e->compute->linear(head, mine.first, mine.last, in, b->logits, (int64_t)groups(head) * GROUP_ROWS, false);
 }

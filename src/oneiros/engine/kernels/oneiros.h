@@ -57,12 +57,20 @@ struct matrix {
     int32_t reserved;
 };
 
+struct adapter { /* LoRA (Hu et al. 2021, arXiv 2106.09685): adds b . (a . input) to a matrix's output */
+    const float *a;  /* [rank][columns of the matrix]; null where the matrix has none */
+    struct matrix b; /* rows of the matrix x rank, in FORMAT_F32, scale included */
+};
+
+struct adapters { struct adapter q, k, v, output, gate, up, down; };
+
 struct layer {
     const float *attention_norm;                  /* [width] */
     const float *ffn_norm;                        /* [width] */
     const float *q_norm, *k_norm;                 /* [head_dim], or null */
     const float *q_bias, *k_bias, *v_bias;        /* [heads or kv_heads * head_dim], or null */
     struct matrix q, k, v, output, gate, up, down;
+    const struct adapters *adapters;              /* or null */
 };
 
 struct model {

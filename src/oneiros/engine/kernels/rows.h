@@ -38,6 +38,58 @@ static void rms_norm(const float *x, const float *weight, int n, float epsilon, 
     for (int i = 0; i < n; i += LANES) f_store(y + i, f_mul(f_mul(f_load(x + i), factor), f_load(weight + i)));
 }
 
+#if LANES == 16
+enum { LOW_ROWS = 4, LOW_TOKENS = 4 };
+#else
+enum { LOW_ROWS = 2, LOW_TOKENS = 2 }; /* sixteen registers hold no more */
+#endif
+
+INLINE void low_rank_tile(const float *a, const int rows, int columns, const float *x, const int tokens, float *out,
+                          int64_t stride) {
+    vf sum[LOW_ROWS * LOW_TOKENS * PARTS];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows * tokens * PARTS; i++) sum[i] = f_zero();
+    for (int k = 0; k < columns; k += 16) {
+#pragma GCC unroll 4
+        for (int p = 0; p < PARTS; p++) {
+            vf v[LOW_TOKENS];
+#pragma GCC unroll 4
+            for (int t = 0; t < tokens; t++) v[t] = f_load(x + (int64_t)t * columns + k + LANES * p);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) {
+                const vf w = f_load(a + (int64_t)r * columns + k + LANES * p);
+#pragma GCC unroll 4
+                for (int t = 0; t < tokens; t++) {
+                    vf *one = sum + (r * tokens + t) * PARTS + p;
+                    *one = f_fma(w, v[t], *one);
+                }
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < tokens; t++) out[t * stride + r] = sum16(sum + (r * tokens + t) * PARTS);
+}
+
+/* The thin product of an adapter: its rows are too few to be a lane each, so the lanes are columns.
+ * Each output is one sum, in the same order whatever is computed beside it. */
+static void low_rank(const float *a, int first, int last, const struct activations *in, float *out, int64_t stride) {
+    const int columns = in->columns;
+    for (int r = first; r < last;) {
+        const bool several = last - r >= LOW_ROWS;
+        const float *rows = a + (int64_t)r * columns;
+        for (int t = 0; t < in->rows;) {
+            const bool many = in->rows - t >= LOW_TOKENS;
+            const float *x = in->values + (int64_t)t * columns;
+            float *o = out + t * stride + r;
+            if (several && many) low_rank_tile(rows, LOW_ROWS, columns, x, LOW_TOKENS, o, stride);
+            else if (several) low_rank_tile(rows, LOW_ROWS, columns, x, 1, o, stride);
+            else low_rank_tile(rows, 1, columns, x, 1, o, stride);
+            t += several && many ? LOW_TOKENS : 1;
+        }
+        r += several ? LOW_ROWS : 1;
+    }
+}
+
 /* Groups 2 * block and 2 * block + 1 of gate and up for one tile, gated and stored. */
 INLINE void gated_block(const float *gate, const float *up, int tile, int n, int block, struct activations *out) {
     for (int t = 0; t < n; t++) {
@@ -73,19 +125,31 @@ INLINE struct matrix block_of(const struct matrix *w, int block) {
     return part;
 }
 
+/* Adds the rows of a block of what stands beside a matrix, for tokens [first, last). */
+INLINE void add_block(const struct addend *more, int block, int first, int last, float *out) {
+    if (!more->matrix) return;
+    const struct matrix rows = block_of(more->matrix, block);
+    const struct activations part = rows_of(more->in, first, last);
+    linear(&rows, 0, 2, &part, out, BLOCK, true);
+}
+
 enum { GATED_TILES = 8 }; /* tiles whose gate and up outputs are held at once: 32 kB */
 
-static void gate_up(const struct matrix *gate, const struct matrix *up, int first, int last,
-                    const struct activations *in, struct activations *out) {
+static void gate_up(const struct matrix *gate, const struct matrix *up, const struct addend *gate_more,
+                    const struct addend *up_more, int first, int last, const struct activations *in,
+                    struct activations *out) {
     float gates[GATED_TILES * TILE_ROWS * BLOCK], ups[GATED_TILES * TILE_ROWS * BLOCK];
     const int tiles = (in->rows + TILE_ROWS - 1) / TILE_ROWS;
     for (int begin = 0; begin < tiles; begin += GATED_TILES) {
         const int end = begin + GATED_TILES < tiles ? begin + GATED_TILES : tiles;
-        const struct activations part = rows_of(in, begin * TILE_ROWS, end < tiles ? end * TILE_ROWS : in->rows);
+        const int first_row = begin * TILE_ROWS, last_row = end < tiles ? end * TILE_ROWS : in->rows;
+        const struct activations part = rows_of(in, first_row, last_row);
         for (int block = first; block < last; block++) {
             const struct matrix gate_rows = block_of(gate, block), up_rows = block_of(up, block);
             linear(&gate_rows, 0, 2, &part, gates, BLOCK, false);
             linear(&up_rows, 0, 2, &part, ups, BLOCK, false);
+            add_block(gate_more, block, first_row, last_row, gates);
+            add_block(up_more, block, first_row, last_row, ups);
             for (int tile = begin; tile < end; tile++) {
                 const int at = (tile - begin) * TILE_ROWS * BLOCK;
                 gated_block(gates + at, ups + at, tile, tile_rows(in, tile), block, out);
