@@ -7,10 +7,10 @@ after the other, through everything that a call passes: schema, policy, journall
 label, journalled result. With an effect that cannot be undone later, the intent reaches the disk
 first (`fsync`).
 
-`processes-100`: a hundred processes (`--quick`: four) talk to SmolLM2-135M without a pause; somebody
-asks another one something, ten times. `interactive-ttft` is the time until their first token comes,
-beside the same with nobody else there; `shortest-share` what the process that got least got of a
-fair share.
+`processes-100`: a hundred processes (`--quick`: four) talk to SmolLM2-135M without a pause, and
+somebody asks another one something, ten times. `interactive-ttft` is the time until their first
+token comes, beside the same with nobody else there; `shortest-share` what the process that got
+least got of a fair share.
 """
 
 from __future__ import annotations

@@ -162,8 +162,8 @@ class Passages:
                 "modified": known.modified,
                 "problem": known.problem,
             }
-            key = connection.execute(sql.insert(_documents).values(values)).inserted_primary_key
-            come = [_insert(connection, int(key[0]), chunk, pages) for chunk, pages in chunks]
+            key = connection.execute(sql.insert(_documents).values(values)).lastrowid
+            come = [_insert(connection, int(key), chunk, pages) for chunk, pages in chunks]
             _drop_unused(connection, hashes)
         return gone, come
 
@@ -362,16 +362,16 @@ def _insert(
         "last_page": pages and pages[1],
         "hash": hashlib.sha256(chunk.whole.encode(errors="replace")).hexdigest(),
     }
-    key = connection.execute(sql.insert(_chunks).values(values)).inserted_primary_key
+    key = connection.execute(sql.insert(_chunks).values(values)).lastrowid
     words = {
-        "id": key[0],
+        "id": key,
         "heading": searchable(chunk.heading),
         "text": searchable(chunk.text),
     }
     connection.execute(
         sql.text("INSERT INTO words(rowid, heading, text) VALUES (:id, :heading, :text)"), words
     )
-    return int(key[0])
+    return int(key)
 
 
 def _remove(connection: sql.Connection, kind: str, path: str) -> tuple[list[int], list[str]]:

@@ -333,8 +333,8 @@ def _insert(
         "temporary": temporary,
         "inode": inode,
     }
-    key = connection.execute(sql.insert(_changes).values(values)).inserted_primary_key
-    return int(key[0])
+    key = connection.execute(sql.insert(_changes).values(values)).lastrowid
+    return int(key)
 
 
 def _version_id(connection: sql.Connection, version: Version | None) -> int | None:
@@ -355,7 +355,7 @@ def _version_id(connection: sql.Connection, version: Version | None) -> int | No
         "mode": version.mode,
         "label": label,
     }
-    return int(connection.execute(sql.insert(_versions).values(values)).inserted_primary_key[0])
+    return int(connection.execute(sql.insert(_versions).values(values)).lastrowid)
 
 
 def _follow(connection: sql.Connection, change: Change) -> None:
