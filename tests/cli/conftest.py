@@ -93,8 +93,11 @@ class Terminal:
         deadline = time.monotonic() + timeout
         while self._receive(deadline):
             pass
-        _, status = os.waitpid(self._pid, 0)
-        return os.waitstatus_to_exitcode(status)
+        while (ended := os.waitpid(self._pid, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > deadline:
+                pytest.fail(f"it does not end; the screen shows {self.screen[-2000:]!r}")
+            time.sleep(0.01)
+        return os.waitstatus_to_exitcode(ended[1])
 
     def close(self) -> None:
         with suppress(ProcessLookupError, ChildProcessError):

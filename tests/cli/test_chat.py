@@ -69,6 +69,8 @@ def test_a_conversation_on_a_terminal(terminal: Callable[..., Any], tmp_path: Pa
         "And \nof Italy?",
     ]
     assert messages[2]["content"] in reply
+    chat.expect("> ")
+    chat.pause()
     chat.type("\x04")  # Ctrl-D
     assert chat.wait() == 0
     assert "Traceback" not in chat.screen
