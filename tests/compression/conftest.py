@@ -93,10 +93,8 @@ def make_tiny_model(context: int = 64, seed: int = 0, **engine: Any) -> Any:
         name=f"tiny-{seed}",
         tokenizer=tokenizer,
         context=context,
-        parameters=SimpleNamespace(
-            sha256=lambda: hashlib.sha256(table.tobytes()).hexdigest(),
-        ),
         engine=SimpleNamespace(
+            model_sha256=hashlib.sha256(table.tobytes()).hexdigest(),
             sequence=lambda: TinySequence(table, limit=context),
             **versions,
         ),

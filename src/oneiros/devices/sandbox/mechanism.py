@@ -227,6 +227,9 @@ def _bubblewrap(place: Place) -> list[str]:
         (place.files, str(_MOUNTED)),
     ):
         arguments += ["--bind", str(source), target]
+    if any(folder.is_relative_to("/tmp") for folder in python_folders()):
+        # Whoever starts the stage has given up root's powers, and has to pass through this folder.
+        place.temporary.chmod(0o711)
     for folder in python_folders():
         arguments += [*_parents(folder), "--ro-bind", str(folder), str(folder)]
     return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
