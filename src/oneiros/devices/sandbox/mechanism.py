@@ -166,6 +166,7 @@ def stage_settings(
         "folder": written[0],
         "environment": environment(mechanism, place),
         "bounded": written,
+        "mounted": python if bubblewrap else [],
         "memory": limits.memory,
         "disk": limits.disk,
         "entries": limits.entries,

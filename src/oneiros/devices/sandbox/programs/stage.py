@@ -286,8 +286,11 @@ def _living(spared: int) -> dict[int, _Process]:
     return {pid: process for pid, process in processes.items() if process.alive}
 
 
-def _size_of(folders: list[str], most: int) -> tuple[int, int]:
-    """Bytes of all that is below folders, and the number; it stops when there are too many."""
+def _size_of(folders: list[str], most: int, others: list[str]) -> tuple[int, int]:
+    """Bytes of all that is below folders, and the number; it stops when there are too many.
+
+    What is below `others` is not counted: it is mounted there, and cannot be written.
+    """
     size = count = 0
     waiting = list(folders)
     while waiting:
@@ -298,7 +301,8 @@ def _size_of(folders: list[str], most: int) -> tuple[int, int]:
                     if count > most:
                         return size, count
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
+                        if entry.path not in others:
+                            waiting.append(entry.path)
                     else:
                         size += entry.stat(follow_symlinks=False).st_blocks * 512
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -371,7 +375,7 @@ class _Watch:
         if before < self.next_look:
             return None
         bounded = self.settings["bounded"]
-        size, count = _size_of(bounded, self.settings["entries"])
+        size, count = _size_of(bounded, self.settings["entries"], self.settings["mounted"])
         now = time.monotonic()
         self.next_look = now + max(0.5, 10 * (now - before))
         # Files that were deleted and are still open are found only by what they take away.
