@@ -17,8 +17,9 @@ from oneiros.engine.remote_model import RemoteModel
 from oneiros.errors import OneirosError
 from oneiros.kernel.control_methods import System
 from oneiros.kernel.label import PUBLIC
-from oneiros.kernel.syscalls import Toolbox, run, shortened
+from oneiros.kernel.syscalls import Toolbox, run
 from oneiros.kernel.tools import CallContext, Tool, ToolResult
+from oneiros.memory.documents import fitted
 from oneiros.server.system import SystemSettings, boot
 
 # Of both sides: those that the tasks are about. What needs a person or other processes is left out.
@@ -59,8 +60,7 @@ class ToolServer:
             result = await run(tool, given, context, tool.contract.deadline)
             if not isinstance(result, ToolResult):
                 return False, "Nothing to wait for."
-            limit = tool.contract.output_limit
-            return True, result.text if len(result.text) <= limit else shortened(result.text, limit)
+            return True, fitted(result.text, tool.contract.output_limit, None, len)
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
