@@ -235,7 +235,7 @@ async def soak(server: RunningServer, clients: int, seconds: float) -> Counter[s
 
 
 @pytest.mark.parametrize(
-    ("clients", "seconds"), [(20, 15), pytest.param(200, 180, marks=pytest.mark.long)]
+    ("clients", "seconds"), [(20, 30), pytest.param(200, 180, marks=pytest.mark.long)]
 )
 def test_a_crowd_of_clients_gets_answers_and_leaves_nothing_behind(
     clients: int, seconds: float, tmp_path: Path
