@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from oneiros.errors import DiskError
 from oneiros.kernel.label import Label
 from oneiros.memory.chunks import Chunk
+from oneiros.memory.database import open_database
 from oneiros.memory.versions import label_from_json, label_to_json
 
 SCHEMA_VERSION = 1
@@ -108,12 +109,8 @@ class Passages:
             DiskError: it is damaged, or of a later version of Oneiros.
         """
         self._path = path
-        self._engine = sql.create_engine(
-            sql.URL.create("sqlite", database=str(path)),
-            poolclass=sql.pool.StaticPool,
-            connect_args={"check_same_thread": False, "timeout": 10},
-        )
-        sql.event.listen(self._engine, "connect", _configure)
+        # The last moments before a loss of power are indexed again; nothing is damaged.
+        self._engine = open_database(path, "synchronous = NORMAL")
         with self._transaction() as connection:
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if found > SCHEMA_VERSION:
@@ -335,14 +332,6 @@ def query_terms(query: str, most: int = 64) -> list[str]:
     """
     words = list(dict.fromkeys(_WORD.findall(searchable(query).replace("_", " "))))
     return ([word for word in words if not _COMMON.fullmatch(word)] or words)[:most]
-
-
-def _configure(connection: object, _record: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which has no type
-    cursor.execute("PRAGMA journal_mode = WAL")
-    # The last moments before a loss of power are indexed again; nothing is damaged.
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.close()
 
 
 def _is(kind: str, path: str) -> sql.ColumnElement[bool]:

@@ -15,6 +15,7 @@ import sqlalchemy as sql
 
 from oneiros.errors import DiskError
 from oneiros.kernel.label import Label
+from oneiros.memory.database import open_database
 
 SCHEMA_VERSION = 1
 
@@ -110,12 +111,7 @@ class VersionLog:
             DiskError: it is damaged, or of a later version of Oneiros.
         """
         self._path = path
-        self._engine = sql.create_engine(
-            sql.URL.create("sqlite", database=str(path)),
-            poolclass=sql.pool.StaticPool,
-            connect_args={"check_same_thread": False, "timeout": 10},
-        )
-        sql.event.listen(self._engine, "connect", _configure)
+        self._engine = open_database(path, "foreign_keys = ON")
         with self._transaction() as connection:
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if found > SCHEMA_VERSION:
@@ -299,14 +295,6 @@ class VersionLog:
         """The change that took another one back, unless it was itself taken back."""
         with self._transaction() as connection:
             return _undone_by(connection, number)
-
-
-def _configure(connection: object, _record: object) -> None:
-    """Have readers not wait for writers."""
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which has no type
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
 
 
 def _insert(
