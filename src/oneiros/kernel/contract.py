@@ -9,7 +9,7 @@ from enum import StrEnum
 class Effect(StrEnum):
     """What a call may do to the world."""
 
-    LOCAL = "local change"  # to what the kernel keeps, and can undo
+    LOCAL = "local change"  # to what is kept here, or in an account of the user's
     SEND = "send"  # something leaves this machine, or reaches somebody
     SPEND = "spend"  # money or something else that is not given back
     DELETE = "delete"  # something that cannot be undone
@@ -30,7 +30,16 @@ class Contract:
     # What the output's label names: "tool:NAME" where nothing is here; "web:{url}", "mcp:SERVER",
     # "file:{path}" take arguments as above.
     origins: tuple[str, ...] = ()
-    trusted_fields: tuple[str, ...] = ()  # of the output's data, whatever its origins
+    # Fields of the output's records that the tool vouches for, whatever its origins: ids, amounts,
+    # senders. ("*",): every one. Outsiders cannot write there, or not more than a short plain value.
+    trusted_fields: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # trusted fields by which people name a record: a title, a file name
+    # Words by which people ask for the tool: "pay", "refund". None: only a person's answer allows
+    # its effects, and what it reads is never meant to be passed on.
+    requested_by: tuple[str, ...] = ()
+    # Values of critical arguments and the words for them: ("rw", "edit").
+    said_as: tuple[tuple[str, str], ...] = ()
+    undo: bool = False  # whether the kernel can undo all that a call changes
     private: bool = False  # whether only the process's owner may read the output
     idempotent: bool = False  # whether a call of unknown outcome may just be made again
     deadline: float = 60.0  # seconds for a call
