@@ -54,6 +54,10 @@ _ACTS = Contract(
     critical=("*",),
     sinks=("public",),
     origins=("web:page",),
+    requested_by=(
+        *("click", "press", "type", "enter", "fill", "fill in", "select", "submit", "sign in"),
+        *("log in", "order", "book", "buy", "browser"),
+    ),
     capability="browser",
     output_limit=_SHOWN + 2_000,
     deadline=90.0,
@@ -110,6 +114,7 @@ class Chromium:
             critical=("url",),
             sinks=("web:{url}",),
             origins=("web:{url}",),
+            requested_by=("page", "site", "website", "browser", "open", "visit", "read", "look up"),
             capability="browser",
             output_limit=_SHOWN + 2_000,
             deadline=90.0,
@@ -182,7 +187,11 @@ class Chromium:
 
     def _screenshot(self) -> Tool:
         contract = Contract(
-            effects=frozenset({Effect.LOCAL}), origins=("web:page",), capability="browser"
+            effects=frozenset({Effect.LOCAL}),
+            origins=("web:page",),
+            requested_by=("screenshot", "picture", "image"),
+            undo=True,
+            capability="browser",
         )
 
         @device(contract=contract)

@@ -164,7 +164,13 @@ def clock(timers: Timers | None = None, now: Callable[[], float] = time.time) ->
         return tools
 
     @device(
-        contract=Contract(effects=frozenset({Effect.LOCAL}), idempotent=True, capability="clock")
+        contract=Contract(
+            effects=frozenset({Effect.LOCAL}),
+            requested_by=("timer", "remind", "reminder", "alarm", "wake"),
+            undo=True,
+            idempotent=True,
+            capability="clock",
+        )
     )
     async def set_timer(
         context: CallContext,

@@ -17,9 +17,17 @@ from oneiros.memory.extraction import ExtractedText, extract_text
 
 Disks = Callable[[str], Disk]  # the disk of an owner
 
+# How people ask for what is in their files.
+ASKED = (
+    *("file", "folder", "document", "note", "notes", "text", "list", "table", "diary", "log"),
+    *("read", "open", "search", "look up"),
+)
+
 _ENTRIES = 200  # of a folder that are shown
 _CHARACTERS = 6_000  # of a file that are shown at once
 
+_WRITING = ("write", "save", "create", "make", "store", "put", "copy", "add", "note", "draft")
+_EDITING = ("edit", "change", "replace", "correct", "add", "update", "set", "remove", "append")
 _Path = Annotated[str, Field(description="relative to the user's folder, such as notes/plan.md")]
 
 
@@ -40,7 +48,7 @@ def files(disks: Disks) -> list[Tool]:
 
 
 def _list_files(disks: Disks) -> Tool:
-    @device(contract=Contract(private=True))
+    @device(contract=Contract(private=True, requested_by=ASKED))
     async def list_files(
         context: CallContext,
         path: Annotated[str, Field(description='of the folder; "" is the user\'s own')] = "",
@@ -67,7 +75,7 @@ def _line(entry: Entry) -> str:
 
 
 def _read_file(disks: Disks) -> Tool:
-    @device(contract=Contract(private=True))
+    @device(contract=Contract(private=True, requested_by=ASKED))
     async def read_file(
         context: CallContext,
         path: _Path,
@@ -121,7 +129,7 @@ def _write_file(disks: Disks) -> Tool:
         verb = "Made" if change.before is None else "Replaced"
         return _result(f"{verb} {change.path} ({size:,} bytes).", changes)
 
-    @device(contract=_changing("path"), reconcile=_reconcile(disks, said))
+    @device(contract=_changing("path", asked=_WRITING), reconcile=_reconcile(disks, said))
     async def write_file(
         context: CallContext,
         path: _Path,
@@ -147,7 +155,7 @@ def _edit_file(disks: Disks) -> Tool:
     def said(changes: Sequence[Change]) -> ToolResult:
         return _result(f"Changed {changes[-1].path}.", changes)
 
-    @device(contract=_changing("path"), reconcile=_reconcile(disks, said))
+    @device(contract=_changing("path", asked=_EDITING), reconcile=_reconcile(disks, said))
     async def edit_file(
         context: CallContext,
         path: _Path,
@@ -203,7 +211,9 @@ def _move_file(disks: Disks) -> Tool:
     def said(changes: Sequence[Change]) -> ToolResult:
         return _result(f"Moved {changes[-1].path} to {changes[-1].target}.", changes)
 
-    @device(contract=_changing("path", "to"), reconcile=_reconcile(disks, said))
+    contract = _changing("path", "to", asked=("move", "rename", "put"))
+
+    @device(contract=contract, reconcile=_reconcile(disks, said))
     async def move_file(context: CallContext, path: _Path, to: _Path) -> ToolResult:
         """Move or rename a file."""
         change = await asyncio.to_thread(
@@ -220,7 +230,9 @@ def _delete_file(disks: Disks) -> Tool:
     def said(changes: Sequence[Change]) -> ToolResult:
         return _result(f"Deleted {changes[-1].path}; the user can undo that.", changes)
 
-    @device(contract=_changing("path"), reconcile=_reconcile(disks, said))
+    @device(
+        contract=_changing("path", asked=("delete", "remove")), reconcile=_reconcile(disks, said)
+    )
     async def delete_file(context: CallContext, path: _Path) -> ToolResult:
         """Delete a file."""
         change = await asyncio.to_thread(
@@ -233,8 +245,10 @@ def _delete_file(disks: Disks) -> Tool:
     return delete_file
 
 
-def _changing(*critical: str) -> Contract:
-    return Contract(effects=frozenset({Effect.LOCAL}), critical=critical)
+def _changing(*critical: str, asked: tuple[str, ...]) -> Contract:
+    return Contract(
+        effects=frozenset({Effect.LOCAL}), critical=critical, requested_by=asked, undo=True
+    )
 
 
 def _reconcile(disks: Disks, said: Callable[[Sequence[Change]], ToolResult]) -> Reconcile:

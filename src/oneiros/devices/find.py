@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from oneiros.devices.define import device
+from oneiros.devices.files import ASKED
 from oneiros.kernel.contract import Contract
 from oneiros.kernel.label import join_all
 from oneiros.kernel.tools import CallContext, Tool, ToolResult
@@ -27,7 +28,7 @@ def find(disks: Callable[[str], Disk], index: Index) -> Tool:
         index: that has their files, or gets them now.
     """
 
-    @device(contract=Contract(private=True))
+    @device(contract=Contract(private=True, requested_by=ASKED))
     async def search_files(
         context: CallContext,
         query: Annotated[str, Field(description="words, or a question")],

@@ -18,7 +18,9 @@ def human() -> Tool:
     return ask_person
 
 
-@device(contract=Contract(idempotent=True, private=True, origins=("user",)))
+@device(
+    contract=Contract(idempotent=True, private=True, origins=("user",), requested_by=("ask me",))
+)
 async def ask_person(
     context: CallContext,
     question: Annotated[str, Field(description="All that is needed to answer it.")],

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from oneiros.devices.define import device
+from oneiros.devices.files import ASKED
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.tools import CallContext, Json, Tool, ToolError, ToolResult
 from oneiros.memory import facts
@@ -36,7 +37,9 @@ def memory(disks: Callable[[str], Disk], context_memory: ContextMemory) -> list[
 
 
 def _recall(context_memory: ContextMemory) -> Tool:
-    @device(contract=Contract(private=True))
+    asked = ("recall", "remember", "earlier", "before", "said", "told", "talked", "conversation")
+
+    @device(contract=Contract(private=True, requested_by=asked))
     async def recall(
         context: CallContext,
         query: Annotated[str, Field(description="words of what was said")],
@@ -61,7 +64,13 @@ def _remember(disks: Callable[[str], Disk]) -> Tool:
             return _kept(change.path)
         return None
 
-    @device(contract=Contract(effects=frozenset({Effect.LOCAL})), reconcile=happened)
+    contract = Contract(
+        effects=frozenset({Effect.LOCAL}),
+        requested_by=("remember", "keep in mind", "note", "do not forget", "don't forget"),
+        undo=True,
+    )
+
+    @device(contract=contract, reconcile=happened)
     async def remember(
         context: CallContext,
         fact: Annotated[str, Field(description="a sentence that will be understood on its own")],
@@ -93,7 +102,12 @@ def _forget(disks: Callable[[str], Disk]) -> Tool:
         return None
 
     @device(
-        contract=Contract(effects=frozenset({Effect.LOCAL}), critical=("path",)),
+        contract=Contract(
+            effects=frozenset({Effect.LOCAL}),
+            critical=("path",),
+            requested_by=("forget", "do not remember", "delete", "remove"),
+            undo=True,
+        ),
         reconcile=happened,
     )
     async def forget(
@@ -116,7 +130,7 @@ def _forgotten(path: str) -> ToolResult:
 
 
 def _read_document(disks: Callable[[str], Disk]) -> Tool:
-    @device(contract=Contract(private=True))
+    @device(contract=Contract(private=True, requested_by=ASKED))
     async def read_document(
         context: CallContext,
         path: Annotated[str, Field(description="of the file")],

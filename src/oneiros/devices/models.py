@@ -62,6 +62,7 @@ def _ask(other: OtherModel) -> Tool:
             critical=("prompt",),
             sinks=(f"model:{other.name}",),
             origins=(f"model:{other.name}",),
+            requested_by=("ask", "model", other.name),
             deadline=_DEADLINE,
             capability=f"model:{other.name}",
         ),

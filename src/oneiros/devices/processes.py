@@ -53,7 +53,7 @@ def processes(kernel: ProcessPort, now: Callable[[], float] = time.time) -> list
     way through another process.
     """
 
-    @device(contract=Contract(effects=frozenset({Effect.LOCAL}), capability="processes"))
+    @device(contract=_changing("process", "child", "start", "parallel", "delegate"))
     async def spawn(
         context: CallContext,
         task: Annotated[str, Field(description="All that the child has to know.")],
@@ -85,7 +85,7 @@ def processes(kernel: ProcessPort, now: Callable[[], float] = time.time) -> list
             )
         return Wake(child=pid, at=None if seconds is None else now() + seconds)
 
-    @device(contract=Contract(effects=frozenset({Effect.LOCAL}), capability="processes"))
+    @device(contract=_changing("send", "tell", "message", "process"))
     async def send(context: CallContext, pid: Pid, text: str) -> str:
         """Send a message to another process of the same owner."""
         state = _reachable(kernel, context, pid)
@@ -103,6 +103,13 @@ def processes(kernel: ProcessPort, now: Callable[[], float] = time.time) -> list
         return Wake(message=True, at=None if seconds is None else now() + seconds)
 
     return [spawn, wait, send, receive]
+
+
+def _changing(*asked: str) -> Contract:
+    """Of what only reaches processes of the same owner, which keep to the policy themselves."""
+    return Contract(
+        effects=frozenset({Effect.LOCAL}), requested_by=asked, undo=True, capability="processes"
+    )
 
 
 def _reachable(kernel: ProcessPort, context: CallContext, pid: int) -> ProcessState:

@@ -21,6 +21,8 @@ def python(workspaces: Workspaces) -> Tool:
     """The tool `python`."""
     contract = Contract(
         effects=frozenset({Effect.LOCAL}),
+        requested_by=("python", "code", "script", "program", "compute", "plot", "chart", "file"),
+        undo=True,
         deadline=workspaces.limits.seconds + 60,  # copying files, and putting them back
     )
 

@@ -142,7 +142,11 @@ def search(providers: Sequence[SearchProvider]) -> Tool:
 
     @device(
         contract=Contract(
-            critical=("query",) if sinks else (), sinks=sinks, idempotent=True, deadline=45.0
+            critical=("query",) if sinks else (),
+            sinks=sinks,
+            requested_by=("search", "look up", "find", "find out", "web", "online", "internet"),
+            idempotent=True,
+            deadline=45.0,
         )
     )
     async def search_web(

@@ -20,6 +20,8 @@ def terminal(workspaces: Workspaces) -> Tool:
     """The tool `terminal`."""
     contract = Contract(
         effects=frozenset({Effect.LOCAL}),
+        requested_by=("terminal", "shell", "bash", "command", "run", "script", "program", "file"),
+        undo=True,
         deadline=workspaces.limits.seconds + 60,  # copying files, and putting them back
     )
 

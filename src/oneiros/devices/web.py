@@ -29,6 +29,10 @@ _ACCEPTED: Final = (
     *("text/html", "application/xhtml+xml", "text/*", "application/json", "application/xml"),
     *("application/pdf", "application/ld+json", "application/rss+xml", "application/atom+xml"),
 )
+_ASKED: Final = (
+    *("page", "site", "website", "web", "article", "link", "url", "online", "internet"),
+    *("read", "open", "visit", "fetch", "browse", "look up", "look at", "summarize"),
+)
 _KEPT: Final = 64  # pages whose other parts may be asked for
 _FRESH: Final = 600.0  # seconds that they are kept
 _NUMBER: Final = re.compile(r"\[(\d+)\]")
@@ -99,6 +103,7 @@ def web(browser: Browser) -> Tool:
             critical=("url",),
             sinks=("web:{url}",),  # an address can carry anything
             origins=("web:{url}",),
+            requested_by=_ASKED,
             idempotent=True,
             output_limit=PART + 10_000,  # with its links
         )
