@@ -1,6 +1,7 @@
 """Claim: our agent loop solves more with a small model, with fewer tokens and no malformed call.
 
-    python bench/agent.py [--quick] [--json] [--case NAME ...] [--task NAME ...]
+    python bench/agent.py [--quick] [--json] [--case NAME ...] [--task NAME ...] [--ours]
+                          [--transcripts FOLDER]
 
 The peer is smolagents' ToolCallingAgent (`make peers`) on our own server: the same model, tools,
 files and pages, and the same limits (12 calls, 512 tokens a reply, greedy, a context of 8,192). It
@@ -19,6 +20,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -48,6 +50,7 @@ def main() -> int:
     parser.add_argument("--case", action="append", choices=CASES, help="only these cases")
     parser.add_argument("--task", action="append", metavar="NAME", help="only these tasks")
     parser.add_argument("--ours", action="store_true", help="without the peer")
+    parser.add_argument("--transcripts", type=Path, help="a folder for what ours read and said")
     arguments = parser.parse_args()
     with_peer = theirs.PEER_PYTHON.exists() and not arguments.ours
     try:
@@ -61,7 +64,7 @@ def main() -> int:
                 tasks = [
                     task for task in CASES[case] if task.name in (arguments.task or [task.name])
                 ]
-                rows += _rows(case, *_both(tasks, with_peer))
+                rows += _rows(case, *_both(tasks, with_peer, arguments.transcripts))
     except (OneirosError, ServerStartError) as error:
         say(str(error))
         return 1
@@ -83,10 +86,16 @@ def _quick() -> list[Row]:
     ]
 
 
-def _both(tasks: Sequence[Task], with_peer: bool) -> tuple[list[Attempt], list[Attempt]]:
+def _both(
+    tasks: Sequence[Task], with_peer: bool, transcripts: Path | None
+) -> tuple[list[Attempt], list[Attempt]]:
+    if transcripts is not None:
+        transcripts.mkdir(parents=True, exist_ok=True)
     sides: list[list[Attempt]] = []
     with serve_site() as site:
-        wanted: list[tuple[str, Callable[..., AsyncIterator[Attempt]]]] = [("ours", ours.attempts)]
+        wanted: list[tuple[str, Callable[..., AsyncIterator[Attempt]]]] = [
+            ("ours", partial(ours.attempts, transcripts=transcripts))
+        ]
         if with_peer:
             wanted.append(("smolagents", theirs.attempts))
         for name, attempts in wanted:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 
 from bench.agents.result import REPLY_TOKENS, SECONDS, STEPS, Attempt
 from bench.agents.task import Done, Task
@@ -23,20 +25,28 @@ from oneiros.model import catalog
 
 
 async def attempts(
-    name: str, tasks: Sequence[Task], site: str, *, steps: int = STEPS, context: int = 8192
+    name: str,
+    tasks: Sequence[Task],
+    site: str,
+    *,
+    steps: int = STEPS,
+    context: int = 8192,
+    transcripts: Path | None = None,
 ) -> AsyncIterator[Attempt]:
-    """Try tasks, one after the other."""
+    """Try tasks, one after the other; what was said goes into a folder of transcripts."""
     model = await start_local_model(
         EngineSettings(str(catalog.resolve(name)), context=context), name
     )
     try:
         for task in tasks:
-            yield await _attempt(model, task, site, steps)
+            yield await _attempt(model, task, site, steps, transcripts)
     finally:
         await model.service.close()
 
 
-async def _attempt(model: LocalModel, task: Task, site: str, steps: int) -> Attempt:
+async def _attempt(
+    model: LocalModel, task: Task, site: str, steps: int, transcripts: Path | None
+) -> Attempt:
     async with workplace(model, task, site) as (system, files):
         kernel = system.kernel
         assert isinstance(kernel, Kernel)  # `boot` makes one
@@ -54,6 +64,8 @@ async def _attempt(model: LocalModel, task: Task, site: str, steps: int) -> Atte
         state = kernel.state(pid)
         said = [page for page in state.context if page.kind is PageKind.ASSISTANT]
         answer = kernel.message(said[-1])["content"] if said else ""
+        if transcripts is not None:
+            (transcripts / f"{task.name}.txt").write_text(_transcript(kernel, state))
         calls = malformed = tokens = computed = 0
         async with aclosing(kernel.watch(pid, 0)) as events:
             async for recorded in events:
@@ -80,6 +92,15 @@ async def _attempt(model: LocalModel, task: Task, site: str, steps: int) -> Atte
             computed,
             time.monotonic() - began,
         )
+
+
+def _transcript(kernel: Kernel, state: ProcessState) -> str:
+    lines = []
+    for page in sorted((*state.evicted, *state.pages), key=lambda page: page.id):
+        message = kernel.message(page)
+        calls = [json.dumps(call["function"]) for call in message.get("tool_calls", ())]
+        lines += [f"== {page.kind}, {page.tokens} tokens", message["content"], *calls]
+    return "\n".join(lines) + "\n"
 
 
 def _at_rest(state: ProcessState) -> bool:

@@ -1,4 +1,4 @@
-"""Twelve tasks to try prompts and loops on, so that the 20 stay unseen."""
+"""Tasks to try prompts and loops on, so that the 20 stay unseen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ _DIARY = {
     "diary/tuesday.txt": "Met Igor at the station. He lent me his blue bicycle.\n",
     "diary/wednesday.txt": "Dentist at nine. Bought a lamp for the hall.\n",
 }
+_TIDES = "day,high,low\nmonday,3.1,0.4\ntuesday,3.6,0.2\nwednesday,3.3,0.5\nthursday,2.9,0.8\n"
+_RECIPES = {
+    "recipes/bread.md": "# Bread\n\nFlour, water, salt, yeast. Bake for 40 minutes.\n",
+    "recipes/paella.md": "# Paella\n\nRice, saffron, prawns and peas. Serves six.\n",
+    "recipes/soup.md": "# Soup\n\nLeeks, potatoes, cream. Simmer for 25 minutes.\n",
+}
+_SETTINGS = '{\n  "language": "en",\n  "theme": "dark",\n  "volume": 40\n}\n'
 
 PRACTICE = (
     Task("times", "What is 348 times 279?", lambda done: done.counts(97092)),
@@ -75,5 +82,93 @@ PRACTICE = (
         "booking",
         "Write the mail address for bookings from SITE/ferry/fares.html to booking.txt.",
         lambda done: done.file("booking.txt").strip() == "booking@northsound.example",
+    ),
+    Task(
+        "speed",
+        "A train needs 2 hours and 45 minutes for 385 km. What is its mean speed in km/h?",
+        lambda done: done.counts(140),
+    ),
+    Task("root", "What is the square root of 7056, plus 3^5?", lambda done: done.counts(327)),
+    Task(
+        "divisible",
+        "How many of the numbers from 1 to 1000 can be divided by 7, but not by 5?",
+        lambda done: done.counts(114),
+    ),
+    Task(
+        "collatz",
+        "Begin with 27. If a number is even, halve it, else triple it and add 1. How many steps "
+        "does it take to get to 1?",
+        lambda done: done.counts(111),
+    ),
+    Task(
+        "backwards",
+        "Write the lines of steps.txt to back.txt in reverse order.",
+        lambda done: done.lines("back.txt") == ["serve", "stir", "pour", "boil"],
+        {"steps.txt": "boil\npour\nstir\nserve\n"},
+    ),
+    Task(
+        "capitals",
+        "Make a copy of shout.txt in capital letters, named loud.txt.",
+        lambda done: done.file("loud.txt").strip() == "MIND THE GAP.\nSTAND BACK.",
+        {"shout.txt": "Mind the gap.\nStand back.\n"},
+    ),
+    Task(
+        "last",
+        "Save the last line of todo.txt, and nothing else, as last.txt.",
+        lambda done: done.file("last.txt").strip() == _TODO.split("\n")[2],
+        {"todo.txt": _TODO},
+    ),
+    Task(
+        "tide",
+        "On which day in tides.csv is the high tide highest?",
+        lambda done: done.says("tuesday") and not done.says("monday"),
+        {"tides.csv": _TIDES},
+    ),
+    Task(
+        "cities",
+        "How many different cities are there in cities.txt?",
+        lambda done: done.counts(5),
+        {"cities.txt": "Graz\nLinz\nGraz\nWels\nEnns\nLinz\nGraz\nBregenz\n"},
+    ),
+    Task(
+        "rename",
+        "Rename draft.txt to final.txt.",
+        lambda done: done.file("final.txt") == "The end.\n" and not done.file("draft.txt"),
+        {"draft.txt": "The end.\n"},
+    ),
+    Task(
+        "language",
+        "Set the language in settings.json to de, and change nothing else.",
+        lambda done: (
+            done.file("settings.json").strip() == _SETTINGS.replace('"en"', '"de"').strip()
+        ),
+        {"settings.json": _SETTINGS},
+    ),
+    Task(
+        "saffron",
+        "Which of my recipes needs saffron, and how many does it serve?",
+        lambda done: done.says("paella") and (done.says("six") or done.counts(6)),
+        _RECIPES,
+    ),
+    Task(
+        "built",
+        "Which ship was built in 2011, according to SITE/ferry/fleet.html?",
+        lambda done: done.says("Kestrel"),
+    ),
+    Task(
+        "ships",
+        "Save the names of the ships on SITE/ferry/fleet.html to ships.txt, one per line.",
+        lambda done: done.lines("ships.txt") == ["Aurora", "Kestrel", "Selkie"],
+    ),
+    Task(
+        "trip",
+        "Two people and their two bicycles make a single crossing. See SITE/ferry/fares.html: "
+        "what do they pay together?",
+        lambda done: done.counts(29.4),
+    ),
+    Task(
+        "bicycles",
+        "Begin at SITE/ferry/index.html and follow its links: what does it cost to take a bicycle?",
+        lambda done: done.counts(3.5),
     ),
 )
