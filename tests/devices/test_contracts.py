@@ -40,7 +40,7 @@ def decision(contract: Contract) -> object:
         app="x",
         capabilities=frozenset("*"),
         granted=frozenset(),
-        request="",
+        request=str,
         label=PUBLIC,
     )
     return decide(call, context)
@@ -56,7 +56,7 @@ def test_an_entry_changes_what_it_says_and_nothing_else() -> None:
     contract = made({"effects": ["send"], "critical": ["to"], "deadline": 5})
     assert contract.effects == {Effect.SEND}
     assert (contract.critical, contract.deadline) == (("to",), 5.0)
-    assert (contract.sinks, contract.origins) == (("public",), ("mcp:it",))
+    assert (contract.sinks, contract.origins) == (("mcp:it",), ("mcp:it",))
 
 
 @given(
@@ -66,6 +66,9 @@ def test_an_entry_changes_what_it_says_and_nothing_else() -> None:
         critical=st.lists(st.sampled_from(["to", "text", "*"])).map(tuple),
         sinks=st.lists(st.sampled_from(["public", "web:{to}"])).map(tuple),
         origins=st.lists(st.sampled_from(["mcp:it", "web:{to}", "user"])).map(tuple),
+        trusted_fields=st.sampled_from([(), ("id", "title"), ("*",)]),
+        requested_by=st.lists(st.sampled_from(["send", "mail it"])).map(tuple),
+        said_as=st.lists(st.tuples(st.just("rw"), st.sampled_from(["edit", "write"]))).map(tuple),
         private=st.booleans(),
         idempotent=st.booleans(),
         deadline=st.floats(0.1, 3_600),
@@ -85,6 +88,9 @@ def test_every_contract_comes_back_from_the_file_as_it_was(contract: Contract) -
         ({"effects": "send"}, "effects"),
         ({"private": "yes"}, "private"),
         ({"critical": ["whom"]}, "no argument whom"),
+        ({"critical": ["whom.name"]}, "no argument whom"),
+        ({"trusted_fields": ["id"], "names": ["title"]}, "title"),
+        ({"undo": True}, "undo"),
         ({"sinks": ["web:{whom}"]}, "no argument whom"),
         ({"origins": ["somewhere"]}, "no origin"),
         ({"origins": ["mcp:"]}, "no origin"),

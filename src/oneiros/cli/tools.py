@@ -82,6 +82,22 @@ def contract(
         list[str] | None,
         typer.Option(metavar="ORIGIN", help="Where its results come from: web:{url}, ..."),
     ] = None,
+    trusted: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD", help="Of its results that no outsider writes: ids, amounts; '*': each."
+        ),
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", metavar="FIELD", help="A trusted one by which you name a record: a title."
+        ),
+    ] = None,
+    requested_by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORDS", help="Of yours that ask for it, such as 'pay'."),
+    ] = None,
     private: Annotated[
         bool | None,
         typer.Option("--private/--shared", help="Whether only its caller's owner reads results."),
@@ -134,6 +150,9 @@ def contract(
         "critical": critical or None,
         "sinks": sink or None,
         "origins": origin or None,
+        "trusted_fields": trusted or None,
+        "names": names or None,
+        "requested_by": requested_by or None,
         "private": private,
         "idempotent": idempotent,
         "deadline": deadline,

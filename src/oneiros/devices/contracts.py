@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from oneiros.errors import OneirosError
 from oneiros.kernel.contract import CONSERVATIVE, Contract
 from oneiros.kernel.label import SYSTEM, TRUSTED_KINDS, UNTRUSTED_KINDS, USER
+from oneiros.kernel.readings import is_under
 
 FILE = "contracts.json"
 
@@ -50,7 +51,9 @@ class Entry:
 
 def conservative(server: str) -> Contract:
     """The contract of a server's tool of which nothing is known."""
-    return dataclasses.replace(CONSERVATIVE, origins=(f"mcp:{server}",))
+    return dataclasses.replace(
+        CONSERVATIVE, origins=(f"mcp:{server}",), sinks=(f"mcp:{server}",)
+    )
 
 
 def read_contracts(folder: Path) -> dict[str, Entry]:
@@ -102,6 +105,8 @@ def contract_of(base: Contract, fields: Fields, arguments: Fields, place: str) -
     Raises:
         ContractError: a field or value is none that contracts have.
     """
+    if fields.get("undo"):
+        raise ContractError(f"{place}: undo: the kernel can undo nothing that a server does.")
     for name in fields:
         if name not in _FIELDS:
             raise ContractError(f'{place}: "{name}" is none of {", ".join(_FIELDS)}.')
@@ -112,7 +117,7 @@ def contract_of(base: Contract, fields: Fields, arguments: Fields, place: str) -
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ContractError(f"{place}: {where}: {first['msg']}.") from error
-    spoken = set(contract.critical) - {"*"}
+    spoken = {path.partition(".")[0] for path in contract.critical} - {"*"}
     for template in (*contract.sinks, *contract.origins):
         spoken |= set(_PLACEHOLDER.findall(template))
     if spoken - arguments.keys():
@@ -121,6 +126,9 @@ def contract_of(base: Contract, fields: Fields, arguments: Fields, place: str) -
             f"{place}: there is no argument {', '.join(sorted(spoken - arguments.keys()))}; "
             f"the tool has {has}."
         )
+    for field in contract.names:
+        if not is_under(field, contract.trusted_fields):
+            raise ContractError(f'{place}: the field "{field}" names records, and is not trusted.')
     for origin in contract.origins:
         kind, _, rest = origin.partition(":")
         if origin not in (USER, SYSTEM) and not (rest and kind in TRUSTED_KINDS + UNTRUSTED_KINDS):
