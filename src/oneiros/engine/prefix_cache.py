@@ -133,7 +133,9 @@ class PrefixCache:
         Args:
             node: the last page of the sequence that the cache has.
             sequence: its tokens begin with the path to `node`.
-            whole: add a last page that is not full, too; the sequence will not be extended.
+            whole: add a last page that is not full, too; the sequence will not be extended. One
+                that it shares stays as it is: nothing was written to it since it was adopted, and
+                where it came from it begins with the same tokens.
 
         Returns:
             the sequence's last full page in the cache.
@@ -143,11 +145,13 @@ class PrefixCache:
         while (first := index * PAGE_TOKENS) < len(sequence):
             tokens = tuple(sequence.tokens[first : first + PAGE_TOKENS])
             full = len(tokens) == PAGE_TOKENS
-            if not full and not whole:
+            page = sequence.pages[index]
+            # A page that is in the tree twice could never be evicted: each node would seem to
+            # belong to somebody else, too.
+            if not full and (not whole or page.references > 1):
                 break
             owner = _owner(first + len(tokens), principal, public)
             child = node.children.get((owner, tokens))
-            page = sequence.pages[index]
             if child is None:
                 page.references += 1
                 child = self._add(node, owner, tokens, page)
@@ -163,7 +167,11 @@ class PrefixCache:
 
     def evictable(self) -> int:
         """How many pages `evict` could give back at most."""
-        return sum(1 for n in self._recent if n.page is not None and n.page.references == 1)
+        kept: set[Node | None] = set()
+        for node in self._recent:  # children before their parents
+            if node in kept or (node.page is not None and node.page.references > 1):
+                kept |= {node, node.parent}
+        return len(self._recent) - len(kept - {self._root})
 
     def evict(self, count: int) -> int:
         """Give up to `count` pages back, the least recently used first.

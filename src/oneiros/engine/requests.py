@@ -120,7 +120,7 @@ class EngineStatistics:
     page_bytes: int = 0
     pages_limit: int = 0
     pages_used: int = 0  # held by sequences
-    pages_cached: int = 0  # held by the prefix cache alone
+    pages_cached: int = 0  # held by the prefix cache, also where a sequence uses them
     pages_stored: int = 0  # on disk
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of these, found in the prefix cache

@@ -27,8 +27,8 @@ _GAUGES = (
     ("sequences_parked", "parked", "Sequences that had to make room."),
     ("kv_page_bytes", "page_bytes", "Bytes of a KV page."),
     ("kv_pages_limit", "pages_limit", "KV pages that fit the memory given."),
-    ("kv_pages_used", "pages_used", "KV pages held by sequences."),
-    ("kv_pages_cached", "pages_cached", "KV pages held by the prefix cache alone."),
+    ("kv_pages_used", "pages_used", "KV pages held by sequences, cached ones included."),
+    ("kv_pages_cached", "pages_cached", "KV pages held by the prefix cache."),
     ("kv_pages_stored", "pages_stored", "KV pages on disk."),
 )
 _COUNTERS = (
