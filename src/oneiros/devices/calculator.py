@@ -87,7 +87,7 @@ def result_of(expression: str) -> ToolResult:
     )
 
 
-@device(contract=Contract(idempotent=True, deadline=10.0))
+@device(contract=Contract(trusted_fields=("exact", "approximate"), idempotent=True, deadline=10.0))
 async def calculate(
     context: CallContext,
     expression: Annotated[str, Field(description='Such as "5!/3", "12% of 80", "5 mi/h to m/s".')],

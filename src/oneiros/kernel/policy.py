@@ -1,14 +1,52 @@
-"""What may be done: one pure function over contracts, labels and capabilities."""
+"""What may be done: one pure function over contracts, labels and what the user wrote.
+
+The model is taken to obey whatever it reads. From the moment that its context holds anything
+untrusted, all that it chooses may be somebody else's choice, so a call is judged by what nobody
+else can choose: the user's own words, and fields that tools vouch for. Public work on the same
+question: CaMeL (Debenedetti et al. 2025, arXiv 2503.18813) and FIDES (Costa et al. 2025, arXiv
+2505.23643), both of which rest on labels of values; unlike CaMeL this takes no planner for honest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import groupby
+from urllib.parse import urlsplit
 
+from oneiros.kernel.anchors import Request, parse
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.label import Label
+from oneiros.kernel.provenance import explained
+from oneiros.kernel.readings import (
+    Arguments,
+    Reading,
+    Scalar,
+    computes,
+    fields_of,
+    is_under,
+    leaves,
+    same,
+    values_of,
+)
 
-Arguments = dict[str, object]
+MOST_REFUSALS = 2  # of people, until a process that goes on asking is stopped
+MOST_QUESTIONS = 8  # since the user's last message
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?\s?%?")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_SHORT = re.compile(r"[\d\s:.,/+T-]{0,25}")  # a number, a date or a time
+# Hosts and addresses in a text: what a reader, or a program of the reader's, would open.
+_LINK = re.compile(
+    r"(?:[a-z][a-z0-9+.-]*:)?//[^\s<>\"']+"
+    r"|\b(?:[\w-]+\.)+(?!(?:docx?|xlsx?|pptx?|txt|md|pdf|csv|json|py|png|jpe?g|html?)\b)"
+    r"[^\W\d_]{2,}(?:[/?#:][^\s<>\"']*)?",
+    re.IGNORECASE,
+)
+_PUBLIC = "public"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +69,22 @@ class PolicyContext:
     granted: frozenset[str]  # meanings of questions that a person allowed for good
     request: Callable[[], str]  # what the user wrote: all messages, read when they are asked for
     label: Label  # of the context that the call comes from
+    readings: Callable[[], Sequence[Reading]] = tuple  # what earlier calls brought, in order
+    # Calls with effects that were allowed since the user's last message.
+    made: Callable[[], Sequence[ToolCall]] = tuple
+    app_grants: frozenset[str] = frozenset()  # tools, and readers, that the app's owner allowed
+    private: bool = False  # whether private data came into the context by another way than a call
+    asked: int = 0  # questions since the user's last message
+    refused: int = 0  # of them
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
     """The call may be made."""
+
+    # Who reads what it says, or at least that it was made, after private data was read: what is
+    # made known to them with the user's consent. Journalled, so that it can be looked at later.
+    released: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +100,399 @@ class Deny:
     """The call may not be made."""
 
     reason: str
+    stop: bool = False  # whether the process may not go on by itself, either
 
 
 Decision = Allow | Ask | Deny
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a call is not allowed without a question."""
+
+    kind: str  # "grant", "value", "again", "apart", "text", "private", "reader", "link"
+    about: str = ""  # an argument's path, or a reader
+    value: Scalar | None = None
+
+
 def decide(call: ToolCall, context: PolicyContext) -> Decision:
-    """Whether a call may be made.
+    """Whether a call may be made; `decide_all` for one call."""
+    return decide_all([call], context)[0]
 
-    A process needs the tool's capability. What only reads or computes is then allowed, and so are
-    changes that the kernel can undo; every other effect needs a person who agrees.
+
+def decide_all(calls: Sequence[ToolCall], context: PolicyContext) -> list[Decision]:
+    """Whether calls may be made that a process wants to make at once.
+
+    A process needs the tool's capability. What only reads and tells nobody is then allowed, and so
+    are changes that the kernel can undo. Another call is allowed if nothing is found against it:
+
+    - grant: the user's words ask for such an effect (`Contract.requested_by`), or the app may;
+    - value: every critical argument is anchored (`_Anchors`);
+    - again: the same was not done already for this request;
+    - apart: once anything untrusted was read, what the user wrote in different sentences is not
+      put together;
+    - private, reader, text, link: nothing private goes to whom the user did not mean it for.
+
+    Otherwise a person is asked. Calls against which the same is found are one question. A process
+    that goes on asking after two refusals, or asks for too much, is stopped.
     """
-    if not {call.capability, "*"} & context.capabilities:
-        return Deny(f"This process may not use {call.tool}: it lacks {call.capability!r}.")
-    effects = call.contract.effects - {Effect.LOCAL}
-    if not effects:
-        return Allow()
-    meaning = f"{call.tool}: {', '.join(sorted(effects))}"
+    decisions: list[Decision | None] = [None] * len(calls)
+    problems: dict[int, list[Problem]] = {}
+    made: list[ToolCall] = []
+    for number, call in enumerate(calls):
+        if not {call.capability, "*"} & context.capabilities:
+            lacks = f"it lacks {call.capability!r}"
+            decisions[number] = Deny(f"This process may not use {call.tool}: {lacks}.")
+            continue
+        found = _problems(call, context, made)
+        if found and _meaning([(call, found)]) not in context.granted:
+            problems[number] = found
+            continue
+        decisions[number] = Allow(_released(call, context))
+        if call.contract.effects:
+            made.append(call)
+    groups: dict[object, list[int]] = defaultdict(list)
+    for number, found in problems.items():
+        kinds = frozenset((problem.kind, problem.about) for problem in found)
+        groups[calls[number].tool, kinds].append(number)
+    asked = context.asked
+    for numbers in groups.values():
+        together = [(calls[number], problems[number]) for number in numbers]
+        decision = _ask(together, context, asked)
+        asked += 1
+        for number in numbers:
+            decisions[number] = decision
+    return [decision for decision in decisions if decision is not None]
+
+
+def _ask(
+    together: Sequence[tuple[ToolCall, list[Problem]]], context: PolicyContext, asked: int
+) -> Decision:
+    if context.refused >= MOST_REFUSALS:
+        return Deny(
+            f"A person has refused {context.refused} times what this process asked for. It is "
+            "stopped, and not asked for again until there is a new message.",
+            stop=True,
+        )
+    if asked >= MOST_QUESTIONS:
+        return Deny(
+            f"This process has asked {asked} questions about one request. It is stopped.", stop=True
+        )
+    meaning = _meaning(together)
     if meaning in context.granted:
-        return Allow()
-    return Ask(_question(call, effects, context.label), meaning)
+        return Allow(tuple(r for call, _ in together for r in _released(call, context)))
+    return Ask(_question(together, context), meaning)
 
 
-def _question(call: ToolCall, effects: frozenset[Effect], label: Label) -> str:
-    arguments = ", ".join(f"{name}={_short(value)}" for name, value in call.arguments.items())
-    text = f"{call.tool}({arguments}) would {' and '.join(sorted(effects))}. Allow it?"
-    if label.untrusted_origins:
-        text += f" The process has read from {', '.join(sorted(label.untrusted_origins))}."
-    return text
+def _meaning(together: Sequence[tuple[ToolCall, list[Problem]]]) -> str:
+    """What a person agrees to: equal for calls that do the same to the same.
+
+    Of a call without effects it is who would read what it says, so that one answer counts for all
+    pages of a host.
+    """
+    parts = set()
+    for call, problems in together:
+        effects = "+".join(sorted(call.contract.effects)) or "read"
+        if call.contract.effects:
+            hits: list[str] = [f"{path}={same(value)}" for path, value in _critical(call)]
+            hits += [f"{problem.kind}:{problem.about}" for problem in problems]
+        else:
+            hits = [f"to {reader}" for reader, _ in _readers(call)]
+        parts.add("\n".join([call.tool, effects, *sorted(set(hits))]))
+    tools = "+".join(sorted({call.tool for call, _ in together}))
+    digest = sha256("\0".join(sorted(parts)).encode(errors="replace")).hexdigest()
+    return f"{tools}:{digest[:24]}"
+
+
+def _problems(
+    call: ToolCall, context: PolicyContext, together: Sequence[ToolCall]
+) -> list[Problem]:
+    contract = call.contract
+    effects = contract.effects - ({Effect.LOCAL} if contract.undo else set())
+    if not effects and not contract.sinks:
+        return []
+    request = parse(context.request())
+    anchors = _Anchors(request, context)
+    problems = []
+    if effects:
+        requested = call.tool in context.app_grants or request.asks(contract.requested_by)
+        if not requested:
+            problems.append(Problem("grant"))
+        unanchored = [
+            Problem("value", path, value)
+            for path, value in _critical(call)
+            if not anchors.hold(call, value)
+        ]
+        problems += unanchored
+        if _again(call, [*context.made(), *together]):
+            problems.append(Problem("again"))
+        if requested and not unanchored and not context.label.trusted:
+            problems += _apart(call, context, request)
+    problems += _leaks(call, context, request, anchors)
+    return problems
+
+
+def _critical(call: ToolCall) -> Iterator[tuple[str, Scalar]]:
+    """The values that decide whom or what a call hits. What is left empty decides nothing."""
+    for path, value in leaves(call.arguments):
+        if is_under(path, call.contract.critical) and not isinstance(value, bool) and value != "":
+            yield path, value
+
+
+def _again(call: ToolCall, made: Sequence[ToolCall]) -> bool:
+    """Whether the same was done already: a grant is for one time."""
+    hits = {(path, same(value)) for path, value in _critical(call)}
+    return any(
+        other.tool == call.tool
+        and hits == {(path, same(value)) for path, value in _critical(other)}
+        for other in made
+    )
+
+
+def _apart(call: ToolCall, context: PolicyContext, request: Request) -> list[Problem]:
+    """Whether a call puts together what the user wrote apart.
+
+    Which of the user's words belong together is a choice, too, and not the process's after it has
+    read what others wrote. They do if one sentence has all of them, and asks for the tool.
+    """
+    if call.tool in context.app_grants:
+        return []
+    values = [value for _, value in _critical(call) if request.has(value)]
+    for text in _SENTENCE.split(context.request()):
+        sentence = parse(text)
+        if sentence.asks(call.contract.requested_by) and all(map(sentence.has, values)):
+            return []
+    return [Problem("apart")]
+
+
+def _leaks(
+    call: ToolCall, context: PolicyContext, request: Request, anchors: _Anchors
+) -> list[Problem]:
+    """What goes to readers that the user did not mean it for.
+
+    Whatever the process has read may be in any argument, in any form. So it does not matter what
+    an argument looks like: only whether the user wrote it, what was read before, and who reads it.
+    """
+    readers = [(reader, at) for reader, at in _readers(call) if reader != context.owner]
+    if not readers:
+        return []
+    carried = [
+        (path, value)
+        for path, value in leaves(call.arguments)
+        if isinstance(value, bool) or not (value == "" or _is_users(value, request))
+    ]
+    if not carried:
+        return []  # the user's own words
+    problems = []
+    sends = Effect.SEND in call.contract.effects or not call.contract.effects
+    has_private = _has_private(context)
+    kept_back = context.private or any(
+        reading.private and not anchors.meant(reading) for reading in context.readings()
+    )
+    for reader, at in readers:
+        named = (
+            reader in context.app_grants
+            or (at is None and reader != _PUBLIC)
+            or _is_named(reader, at, call, request, anchors)
+        )
+        if not named and (not call.contract.effects or has_private):
+            problems.append(Problem("reader", reader))
+        if kept_back or (has_private and not request.asks(call.contract.requested_by)):
+            problems.append(Problem("private", reader))
+    texts = [
+        (path, value)
+        for path, value in carried
+        if isinstance(value, str)
+        and not is_under(path, call.contract.critical)
+        and not _SHORT.fullmatch(value)
+    ]
+    if has_private and not sends and texts:
+        problems.append(Problem("text", texts[0][0], texts[0][1]))
+    if call.contract.effects:
+        problems += [
+            Problem("link", path, link)
+            for path, value in texts
+            for link in _LINK.findall(value)
+            if not anchors.hold(call, link.rstrip(".,;:!?)"))
+        ]
+    return problems
+
+
+def _is_users(value: Scalar, request: Request) -> bool:
+    """Whether a value is the user's words: what stands there, or a word that asks for something."""
+    return request.has(value) or (isinstance(value, str) and request.asks([value]))
+
+
+def _released(call: ToolCall, context: PolicyContext) -> tuple[str, ...]:
+    """Who gets to know something after private data was read, if a call is made."""
+    readers = tuple(reader for reader, _ in _readers(call) if reader != context.owner)
+    return readers if readers and _has_private(context) else ()
+
+
+def _has_private(context: PolicyContext) -> bool:
+    return context.private or any(reading.private for reading in context.readings())
+
+
+def _readers(call: ToolCall) -> Iterator[tuple[str, str | None]]:
+    """Who reads what a call says, and the argument that names the reader, if one does."""
+    for template in call.contract.sinks:
+        placeholder = _PLACEHOLDER.search(template)
+        if placeholder is None:
+            yield template, None
+            continue
+        for path, value in leaves(call.arguments.get(placeholder[1], ()), placeholder[1]):
+            text = str(value)
+            host = urlsplit(text).hostname if "://" in text else text.partition("/")[0]
+            reader = host or text if template.startswith("web:") else text
+            if reader:
+                yield template.replace(placeholder[0], reader), path
+
+
+def _is_named(
+    reader: str, at: str | None, call: ToolCall, request: Request, anchors: _Anchors
+) -> bool:
+    """Whether the user named a reader: by itself, or by an address on it."""
+    if at is None:
+        return reader != _PUBLIC or request.asks(call.contract.requested_by)
+    kind, _, name = reader.partition(":")
+    if kind == "web" and request.host(name):
+        return True
+    return any(
+        anchors.hold(call, value)
+        for path, value in leaves(call.arguments)
+        if path == at and str(value) in (reader, name)
+    )
+
+
+class _Anchors:
+    """What critical values may rest on.
+
+    - The user wrote it (a typed match), or wrote a template that it fills.
+    - A tool vouches for it, and it is of a record that the user named: exactly one value of its
+      kind, brought by a call that nobody else could aim.
+    - A tool vouches for it or computed it, and nothing untrusted has been read yet: what the
+      process chooses is still what the user's request made it choose.
+    """
+
+    def __init__(self, request: Request, context: PolicyContext) -> None:
+        self._request = request
+        self._context = context
+
+    def hold(self, call: ToolCall, value: Scalar) -> bool:
+        """Whether a critical value is anchored."""
+        words = [word for said, word in call.contract.said_as if said == str(value)]
+        if words:
+            return self._request.asks(words)
+        if self._request.has(value):
+            return True
+        clean = self._context.label.trusted
+        if clean and any(
+            same(value) in values_of(reading) and self._aimed(reading)
+            for reading in self._context.readings()
+        ):
+            return True
+        if clean and isinstance(value, str) and self._request.fills(value, self._is_vouched):
+            return True
+        return self._of_named(value)
+
+    def meant(self, reading: Reading) -> bool:
+        """Whether the user asked for what a call read, and so for passing it on when asked to."""
+        return self._request.asks(reading.contract.requested_by) and (
+            reading.clean or self._chosen_by_user(reading)
+        )
+
+    def _is_vouched(self, text: str) -> bool:
+        return any(same(text) in values_of(reading) for reading in self._context.readings())
+
+    def _chosen_by_user(self, reading: Reading) -> bool:
+        """Whether a call's arguments are the user's words."""
+        return all(
+            isinstance(value, bool) or value == "" or self._request.has(value)
+            for _, value in leaves(reading.arguments)
+        )
+
+    def _aimed(self, reading: Reading) -> bool:
+        """Whether a clean process got this from the world, or computed it from anchored numbers."""
+        if not computes(reading.contract):
+            return True
+        earlier: set[Scalar] = set()
+        for other in self._context.readings():
+            if other is reading:
+                break
+            if not computes(other.contract) or self._aimed(other):
+                earlier |= values_of(other)
+        return all(
+            self._request.has(number.strip()) or same(number.strip()) in earlier
+            for _, value in leaves(reading.arguments)
+            for number in _NUMBER.findall(str(value))
+        )
+
+    def _of_named(self, value: Scalar) -> bool:
+        """Whether records that the user named have this value, and no other in its place."""
+        wanted = same(value)
+        # name, path -> values; and the paths of the value that was asked for
+        found: dict[tuple[str, str], set[frozenset[Scalar]]] = defaultdict(set)
+        holds = set()
+        for reading in self._context.readings():
+            if not reading.contract.names:
+                continue
+            aimed = reading.clean or self._chosen_by_user(reading)
+            for _, fields in groupby(fields_of(reading), lambda field: field.record):
+                record = list(fields)
+                names = [
+                    field.value
+                    for field in record
+                    if is_under(field.path, reading.contract.names)
+                    and isinstance(field.value, str)
+                    and self._request.names(field.value)
+                ]
+                paths = {field.path for field in record}
+                for name in names:
+                    for path in paths:
+                        here = frozenset(same(f.value) for f in record if f.path == path)
+                        found[name.casefold(), f"{reading.contract.names}/{path}"].add(here)
+                        if aimed and wanted in here:
+                            holds.add((name.casefold(), f"{reading.contract.names}/{path}"))
+        return any(len(found[key]) == 1 for key in holds)
+
+
+def _question(together: Sequence[tuple[ToolCall, list[Problem]]], context: PolicyContext) -> str:
+    """What would happen, why it is asked, and where each critical value comes from."""
+    lines = []
+    for call, problems in together:
+        effects = " and ".join(sorted(call.contract.effects)) or "read"
+        arguments = ", ".join(f"{name}={_short(value)}" for name, value in call.arguments.items())
+        lines.append(f"{call.tool}({arguments}) would {effects}.")
+        lines += [f"  - {line}" for line in _reasons(call, problems, context)]
+    sources = sorted(context.label.untrusted_origins)
+    if sources:
+        some = ", ".join(_short(source, 60) for source in sources[:5])
+        more = f" and {len(sources) - 5} more" if len(sources) > 5 else ""
+        lines.append(f"The process has read from {some}{more}.")
+    return "\n".join([*lines, "Allow it?" if len(together) == 1 else "Allow all of them?"])
+
+
+def _reasons(call: ToolCall, problems: Sequence[Problem], context: PolicyContext) -> Iterator[str]:
+    for problem in problems:
+        about = problem.about
+        match problem.kind:
+            case "grant":
+                yield "You did not ask for this."
+            case "value" if problem.value is not None:
+                origin = explained(problem.value, context.readings())
+                yield f"{about} {_short(problem.value)}: you did not write it; {origin}."
+            case "again":
+                yield "The same was done already."
+            case "apart":
+                yield "What it puts together, you wrote in different sentences."
+            case "private":
+                yield f"{_short(about)} would read what may hold private data."
+            case "reader":
+                yield f"You did not name {_short(about)}, who would read it."
+            case "text":
+                yield f"{about} is a text that may hold private data."
+            case "link" if problem.value is not None:
+                yield f"{about} holds the address {_short(problem.value)}; you did not write it."
 
 
 def _short(value: object, longest: int = 200) -> str:
