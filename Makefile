@@ -59,15 +59,16 @@ format: $(STAMPS)/dev ## format the Python sources
 	$(BIN)/ruff format $(LINTED)
 	$(BIN)/ruff check --fix $(LINTED)
 
-bench: dev large-models $(PEERS)/stamp $(PEERS)/litgpt-stamp $(PEER_SERVER) ## measure ours against others'
+bench: dev large-models $(PEERS)/stamp $(PEERS)/litgpt-stamp $(PEERS)/agentdojo-stamp $(PEER_SERVER) ## measure ours against others'
 	$(BIN)/python bench/engine.py
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/kernel.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/agent.py
 	$(BIN)/python bench/training.py
+	$(BIN)/python bench/agentdojo.py
 
-peers: $(PEERS)/stamp $(PEERS)/litgpt-stamp $(PEER_SERVER) ## build what to compare with, in an environment of its own (about 15 minutes)
+peers: $(PEERS)/stamp $(PEERS)/litgpt-stamp $(PEERS)/agentdojo-stamp $(PEER_SERVER) ## build what to compare with, in an environment of its own (about 15 minutes)
 
 clean: ## remove what was built and installed here (models stay)
 	rm -rf $(VENV) build $(KERNELS)
@@ -148,6 +149,12 @@ $(PEERS)/stamp: requirements/peers.txt requirements/train-constraints.txt
 $(PEERS)/litgpt-stamp: requirements/peers-litgpt.txt | $(PEERS)/stamp $(STAMPS)/train
 	@rm -rf $(PEERS)/litgpt
 	@$(PIP) install --no-deps --target $(PEERS)/litgpt -r requirements/peers-litgpt.txt
+	@touch $@
+
+# AgentDojo runs in our process, behind our packages, on the kernel that it tries.
+$(PEERS)/agentdojo-stamp: requirements/peers-agentdojo.txt | $(PEERS)/stamp $(STAMPS)/runtime
+	@rm -rf $(PEERS)/agentdojo
+	@$(PIP) install --no-deps --target $(PEERS)/agentdojo -r requirements/peers-agentdojo.txt
 	@touch $@
 
 $(PEER_SERVER): $(PEERS)/stamp requirements/make-peer-server.sh | $(STAMPS)/runtime
