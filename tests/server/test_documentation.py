@@ -62,7 +62,7 @@ def test_the_llm_snippets_run(text: str, running: RunningServer, tmp_path: Path)
     (line,) = [snippet for snippet in snippets(text, "sh") if snippet.startswith("llm ")]
     settings = settings.replace(DOCUMENTED_ADDRESS, running.address)
     (tmp_path / "extra-openai-models.yaml").write_text(settings)
-    line = line.replace("llm", f"{sys.executable} -m llm", 1) + " -o max_tokens 10"
+    line = line.replace("llm", f"{sys.executable} -m llm", 1) + " -o max_tokens 10 -o temperature 0"
     keys = {"LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "none"}
     assert run(["sh", "-c", line.replace("\n", " ")], **keys).strip()
 

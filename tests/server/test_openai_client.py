@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from tests.server.running import EMBEDDER, MODEL, RunningServer, running_server
 
 QUESTION = [{"role": "user", "content": "Name three colours."}]
+NEVER_ENDS = {"0": -100, "2": -100}  # the tokens that would
 WEATHER = {
     "type": "function",
     "function": {
@@ -67,6 +68,7 @@ def test_a_stream_tells_its_usage_and_what_was_cached(client: openai.OpenAI) -> 
             model=MODEL,
             messages=[{"role": "user", "content": text}],
             max_tokens=4,
+            temperature=0,
             stream=True,
             stream_options={"include_usage": True},
         )
@@ -119,6 +121,7 @@ def test_a_required_tool_is_called_with_valid_arguments(client: openai.OpenAI) -
         tool_choice="required",
         parallel_tool_calls=False,  # a model this small may go on with calls until its limit
         max_tokens=200,
+        temperature=0,
     )
     (choice,) = answer.choices
     assert choice.finish_reason == "tool_calls"
@@ -139,6 +142,7 @@ def test_a_required_tool_is_called_with_valid_arguments(client: openai.OpenAI) -
         tools=[WEATHER],
         tool_choice="none",
         max_tokens=8,
+        temperature=0,
     )
     assert after.choices[0].message.content
     assert after.choices[0].message.tool_calls is None
@@ -153,6 +157,7 @@ def test_tool_calls_can_be_put_together_from_a_stream(client: openai.OpenAI) -> 
         tool_choice=choice,
         stream=True,
         max_tokens=200,
+        temperature=0,
     )
     name, arguments, pieces, reason = "", "", 0, None
     for chunk in stream:
@@ -259,7 +264,13 @@ def test_responses_call_functions_and_take_their_results(client: openai.OpenAI) 
     tool = {"type": "function", **WEATHER["function"], "strict": True}
     question = {"role": "user", "content": "How warm is it in Paris?"}
     with client.responses.stream(
-        model=MODEL, input=[question], tools=[tool], tool_choice="required", max_output_tokens=200
+        model=MODEL,
+        input=[question],
+        tools=[tool],
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_output_tokens=200,
+        temperature=0,
     ) as stream:
         deltas = [e for e in stream if e.type == "response.function_call_arguments.delta"]
         first = stream.get_final_response()
@@ -279,13 +290,18 @@ def test_responses_call_functions_and_take_their_results(client: openai.OpenAI) 
             *results,
         ],
         max_output_tokens=8,
+        temperature=0,
     )
     assert second.output_text
 
 
 def test_responses_can_be_parsed(client: openai.OpenAI) -> None:
     response = client.responses.parse(
-        model=MODEL, input="Invent a person.", text_format=Person, max_output_tokens=300
+        model=MODEL,
+        input="Invent a person.",
+        text_format=Person,
+        max_output_tokens=300,
+        temperature=0,
     )
     assert isinstance(response.output_parsed, Person)
 
@@ -293,18 +309,25 @@ def test_responses_can_be_parsed(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_everything(running: RunningServer, stream: bool) -> None:
     before = running.metric("generated_tokens_total")
-    body = {"model": MODEL, "prompt": "Count: 1 2 3", "max_tokens": 5000, "stream": stream}
+    body = {
+        "model": MODEL,
+        "prompt": "Count: 1 2 3",
+        "max_tokens": 5000,
+        "logit_bias": NEVER_ENDS,
+        "stream": stream,
+    }
     with httpx.Client(base_url=running.address) as client:
         if stream:
             with client.stream("POST", "/v1/completions", json=body) as response:
                 next(response.iter_bytes())
         else:
             with pytest.raises(httpx.ReadTimeout):
-                client.post("/v1/completions", json=body, timeout=0.5)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and running.metric("kv_pages_used"):
+                client.post("/v1/completions", json=body, timeout=httpx.Timeout(30, read=0.5))
+    names = ("kv_pages_used", "sequences_running", "requests_waiting")
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and any(running.metric(name) for name in names):
         time.sleep(0.05)
-    for name in ("kv_pages_used", "sequences_running", "requests_waiting"):
+    for name in names:
         assert running.metric(name) == 0
     assert running.metric("generated_tokens_total") < before + 4000
 
@@ -313,7 +336,8 @@ def test_the_llm_command_line_talks_to_it(running: RunningServer, tmp_path: Path
     (tmp_path / "extra-openai-models.yaml").write_text(
         f"- model_id: dream\n  model_name: {MODEL}\n  api_base: {running.url}\n"
     )
-    command = [sys.executable, "-m", "llm", "-m", "dream", "-o", "max_tokens", "12", "Say hello."]
+    command = [sys.executable, "-m", "llm", "-m", "dream", "-o", "max_tokens", "12"]
+    command += ["-o", "temperature", "0", "Say hello."]
     environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "none"}
     for extra in ([], ["--no-stream"]):
         done = subprocess.run(
