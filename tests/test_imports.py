@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 # The rooms of each level may import their own level and those below.
 LEVELS = (
-    {"errors"},
+    {"errors", "rendering"},
     {"model"},
     {"engine"},
     {"kernel", "memory"},
@@ -24,11 +24,13 @@ LEVELS = (
 ALLOWED = {
     room: set().union(*LEVELS[: level + 1]) for level, rooms in enumerate(LEVELS) for room in rooms
 }
-ALLOWED["compression"] = {"errors", "model", "engine", "compression"}
-ALLOWED["training"] = {"errors", "model", "engine", "training"}
+ALLOWED["compression"] = {"errors", "rendering", "model", "engine", "compression"}
+# No room below the server looks at detectors: no decision rests on them.
+ALLOWED["detection"] = {"errors", "detection"}
+ALLOWED["training"] = {"errors", "rendering", "model", "engine", "training"}
 ALLOWED["evaluation"] |= {"training", "compression"}
-ALLOWED["server"] |= {"compression"}
-ALLOWED["cli"] |= {"training", "compression"}
+ALLOWED["server"] |= {"compression", "detection"}
+ALLOWED["cli"] |= {"training", "compression", "detection"}
 # `import oneiros` offers the library, the engine and below, to whoever may use these.
 for room in ALLOWED.keys() - {"engine"}:
     if "engine" in ALLOWED[room]:
@@ -71,7 +73,7 @@ def rooms_imported(path: Path) -> set[str]:
         parts = name.split(".")
         if parts[0] == "oneiros":
             second = parts[1] if len(parts) > 1 else "__init__"
-            is_room = second == "errors" or (SOURCE / "oneiros" / second).is_dir()
+            is_room = second in ("errors", "rendering") or (SOURCE / "oneiros" / second).is_dir()
             rooms.add(second if is_room else "__init__")  # `from oneiros import load`
     return rooms
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from oneiros.kernel.label import Label
 from oneiros.kernel.spec import ProcessSpec
 from tests.kernel.serving import Running, running_kernel
 
@@ -116,6 +117,30 @@ def running(terminal: Callable[..., Any], tmp_path: Path) -> Iterator[Running]:
     """A kernel without a model, on the data folder of `terminal`."""
     with running_kernel(tmp_path / "home") as running:
         yield running
+
+
+def test_nothing_that_others_say_controls_the_terminal(
+    running: Running, terminal: Callable[..., Any]
+) -> None:
+    """A reply in pieces, a file's name, a process's title, and what came before."""
+    hostile = "\x1b]0;owned\x07\x1b[2J\x9b31m\x1b]52;c;eA==\x07 a\rb \u202eexe.gpj\U000e0041 "
+    link = "[https://bank.example](https://evil.example)"
+    kernel = running.kernel
+    running.run(kernel.start(ProcessSpec(owner="user", text=hostile, title=hostile)))
+    kernel.disk.write("a\u202etxt.exe", b"x", call_id="0.0", label=Label.of("user"))
+    chat = terminal("attach", "1")
+    chat.expect("user: ␛]0;owned␇")
+    chat.expect("\n> ")
+    running.run(kernel.send(1, hostile + link))
+    chat.type("hello\n")
+    reply = chat.expect("You said: hello")
+    assert "␛]0;owned␇␛[2J<U+009B>31m␛]52;c;eA==␇ a␍b <U+202E>exe.gpj<U+E0041>" in reply
+    assert f"{link} [leads to evil.example]" in " ".join(reply.split())
+    chat.type("/files\n")
+    chat.expect("a<U+202E>txt.exe")
+    chat.type("/ps\n")
+    chat.expect("␛]0;owned␇")
+    assert not re.search("[\x07\x80-\x9f\u202e\U000e0041]|\x1b\\]|\x1b\\[2J", chat.screen)
 
 
 def test_a_chat_is_a_client_of_the_running_kernel(

@@ -1,32 +1,45 @@
 from __future__ import annotations
 
+import ast
+import io
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oneiros import cli
+from oneiros.cli.console import SafeConsole
 from oneiros.cli.next_tokens import bar
-from oneiros.cli.output import bytes_text, one_line, printable
+from oneiros.cli.output import bytes_text, one_line
 
 
-@given(st.text())
-def test_nothing_printable_controls_a_terminal(text: str) -> None:
-    shown = printable(text)
-    assert len(shown) == len(text)
-    for character in shown:
-        assert character in "\n\t" or not (ord(character) < 32 or 0x7F <= ord(character) < 0xA0)
+def test_content_cannot_control_a_console_whatever_it_is_put_into() -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    hostile = "\x1b]0;t\x07[link=https://evil.example]x[/link] \u202e:smile:"
+    console = SafeConsole(width=100)
+    console.file = io.StringIO()
+    console._force_terminal = True
+    table = Table(hostile)
+    table.add_row(hostile)
+    for content in (hostile, Text(hostile), Text("x", "link https://evil.example"), table):
+        console.print(content)
+    written = console.file.getvalue()
+    assert "]8;" not in written and "\x1b]" not in written and "\x07" not in written
+    assert "\u202e" not in written and "<U+202E>" in written
+    assert written.count("[link=https://evil.example]x[/link]") == 4
+    assert ":smile:" in written
 
 
-def test_ordinary_text_is_printed_as_it_is() -> None:
-    assert printable("Größe:\t10 µm\n日本 🙂") == "Größe:\t10 µm\n日本 🙂"
-
-
-def test_escape_sequences_are_shown_and_not_sent() -> None:
-    assert printable("\x1b]0;title\x07\r\x9b31m") == "␛]0;title␇␍�31m"
-
-
-def test_nothing_is_hidden_or_shown_in_another_order() -> None:
-    assert printable("rm\u200b -rf\ufeff \u202egpj.exe\u2066\U000e0041") == "rm� -rf� �gpj.exe��"
-    assert printable("نامه\u200cها 👨\u200d👩") == "نامه\u200cها 👨\u200d👩"
+def test_only_one_place_prints() -> None:
+    """What is printed elsewhere would reach the terminal as it is."""
+    for path in Path(cli.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and path.name != "output.py":
+                called = ast.unparse(node.func)
+                assert called not in ("print", "Console", "sys.stdout.write", "sys.stderr.write")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
+from traceback import format_exception
+from types import TracebackType
 from typing import Annotated, NoReturn, Protocol, TextIO
 
 import typer
@@ -26,6 +28,7 @@ from oneiros.cli import (
     models,
     next_tokens,
     options,
+    output,
     ps,
     pull,
     questions,
@@ -102,7 +105,7 @@ app.add_typer(train.app, name="train")
 
 def show_version(wanted: bool) -> None:
     if wanted:
-        print(f"oneiros {__version__}")
+        output.say(f"oneiros {__version__}")
         raise typer.Exit
 
 
@@ -156,6 +159,8 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    finally:
+        sys.excepthook = _show_traceback  # of a programming mistake; Typer put its own there
 
 
 def _never_fail_to_encode(stream: TextIO) -> None:
@@ -164,8 +169,13 @@ def _never_fail_to_encode(stream: TextIO) -> None:
         stream.reconfigure(errors="replace")
 
 
-def _fail(message: str) -> NoReturn:
-    from oneiros.cli.output import printable
+def _show_traceback(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """What an exception says may be the words of others."""
+    output.warn("".join(format_exception(kind, error, traceback)).rstrip("\n"))
 
-    print(f"oneiros: {printable(message)}", file=sys.stderr)
+
+def _fail(message: str) -> NoReturn:
+    output.warn(f"oneiros: {message}")
     sys.exit(FAILURE)

@@ -107,10 +107,10 @@ class Conversation:
             try:
                 message = read_message(input)
             except EOFError:
-                print()
+                output.say()
                 return
             except KeyboardInterrupt:
-                print()
+                output.say()
                 if interrupted:
                     raise
                 self._remark("Ctrl-C again or Ctrl-D leaves")

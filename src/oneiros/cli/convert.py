@@ -46,7 +46,7 @@ def command(
             tensor_type=None if tensor_type is None else _tensor_type(tensor_type),
             progress=lambda done, total: advance(done, total, ""),
         )
-    print(destination)
+    output.say(destination)
 
 
 def _tensor_type(name: str) -> TensorType:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -112,7 +111,7 @@ def command(
         results, usage = asyncio.run(_run(settings, model, names, selection, chat, answers))
     except KeyboardInterrupt:
         if answers is not None and answers.exists():
-            print(f"oneiros: stopped; the same command goes on from {answers}.", file=sys.stderr)
+            output.warn(f"oneiros: stopped; the same command goes on from {answers}.")
         raise
     seconds = time.perf_counter() - begun
     if json:
@@ -176,10 +175,10 @@ class _Bars:
         )
 
         self._bars = output.progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[score]}"),
+            TextColumn("{task.fields[score]}", markup=False),
             TimeRemainingColumn(),
         )
         self._tasks: dict[str, tuple[TaskID, float]] = {}
@@ -233,11 +232,13 @@ def _print_table(
     output.stdout().print(table)
     mean = core_mean(results, selection.seed)
     if mean is not None:
-        print(f"\ncentred mean {mean.value:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})")
+        output.say(f"\ncentred mean {mean.value:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})")
     for r in results:
         if r.cut:
-            print(f"{r.suite}: {r.cut:,} prompts were longer than the context; their end was kept.")
-    print(
+            output.say(
+                f"{r.suite}: {r.cut:,} prompts were longer than the context; their end was kept."
+            )
+    output.say(
         f"{usage['prompt_tokens']:,} prompt tokens, {usage['cached_tokens']:,} of them cached, "
         f"{seconds:,.0f} s"
     )

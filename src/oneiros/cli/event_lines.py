@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from oneiros.cli import output
+from oneiros.rendering import visible
 
 View = Mapping[str, Any]  # of an event, as the control socket sends it
 
@@ -154,7 +155,7 @@ def wake_text(wake: Mapping[str, Any]) -> str:
 
 def quoted(text: str) -> str:
     """The beginning of a text in quotes, on one line."""
-    shown = output.printable(cut(text)).replace("\n", "\\n").replace("\t", "\\t")
+    shown = visible(cut(text)).replace("\n", "\\n").replace("\t", "\\t")
     return f'"{shown}"'
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from oneiros.cli import inputs, options
+from oneiros.cli import inputs, options, output
 from oneiros.errors import OneirosError
 
 EXAMPLE = "oneiros export smollm2-135m two-files"
@@ -37,7 +37,7 @@ def command(
     exported = export(open_parameters(inputs.model_path(model)), directory)
     folder = shlex.quote(str(directory))
     ask = '"Why is the sky blue?"' if exported.answers else '-c "Once upon a time"'
-    print(f"{exported.model}\n{exported.program}\n")
-    print("Compile it and run it:")
-    print(f"  cd {folder} && gcc -O3 -march=native -fopenmp run.c -o run -lm")
-    print(f"  ./run model.bin {ask}")
+    output.say(f"{exported.model}\n{exported.program}\n")
+    output.say("Compile it and run it:")
+    output.say(f"  cd {folder} && gcc -O3 -march=native -fopenmp run.c -o run -lm")
+    output.say(f"  ./run model.bin {ask}")

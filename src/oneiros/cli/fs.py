@@ -73,7 +73,7 @@ def search(
         console.print(Text(f"{place}  {hit['score']:.3f}", style="bold"), soft_wrap=True)
         console.print(Text(f"  {_passage(hit['text'])}"), soft_wrap=True)
     if not hits:
-        print("Nothing was found.")
+        output.say("Nothing was found.")
 
 
 @app.command("history", epilog="Example: oneiros fs history notes/rounds.csv")
@@ -84,7 +84,7 @@ def history(path: _File, json: options.Json = False) -> None:
         output.write_json(changes)
         return
     if not changes:
-        print("No change of this file is known.")
+        output.say("No change of this file is known.")
         return
     from rich.table import Table
     from rich.text import Text
@@ -119,7 +119,7 @@ def undo(
     if json:
         output.write_json(done)
         return
-    print(f"Change {done['id']}: {output.one_line(change_text(done))}")
+    output.say(f"Change {done['id']}: {output.one_line(change_text(done))}")
 
 
 def print_entries(entries: Sequence[Mapping[str, Any]]) -> None:
@@ -128,9 +128,9 @@ def print_entries(entries: Sequence[Mapping[str, Any]]) -> None:
         name = output.one_line(entry["path"])
         when = datetime.fromtimestamp(entry["modified"]).strftime("%Y-%m-%d %H:%M")
         size = output.bytes_text(entry["size"]) if entry["kind"] == "file" else entry["kind"]
-        print(f"{size:>12}  {when}  {name}{'/' if entry['kind'] == 'folder' else ''}")
+        output.say(f"{size:>12}  {when}  {name}{'/' if entry['kind'] == 'folder' else ''}")
     if not entries:
-        print("There are no files here.")
+        output.say("There are no files here.")
 
 
 def change_text(change: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,9 +17,11 @@ if TYPE_CHECKING:
 def show(generation: Generation) -> None:
     """Write a reply piece by piece as it comes, and end its last line."""
     last = ""
+    pieces = output.Pieces()
     for piece in generation:
-        output.write(piece)
+        pieces.write(piece)
         last = piece or last
+    pieces.end()
     if not last.endswith("\n"):
         output.write("\n")
 
@@ -28,12 +29,9 @@ def show(generation: Generation) -> None:
 def warn_if_cut(generation: Generation) -> None:
     """Say on standard error that a reply is not whole, unless that is what was asked for."""
     if generation.context_full:
-        print("oneiros: the reply was cut: the context is full (--context).", file=sys.stderr)
+        output.warn("oneiros: the reply was cut: the context is full (--context).")
     elif len(generation.token_ids) == options.MAX_TOKENS:
-        print(
-            f"oneiros: the reply was cut at {options.MAX_TOKENS:,} tokens (--max-tokens).",
-            file=sys.stderr,
-        )
+        output.warn(f"oneiros: the reply was cut at {options.MAX_TOKENS:,} tokens (--max-tokens).")
 
 
 def consume(generation: Generation) -> None:

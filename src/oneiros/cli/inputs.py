@@ -57,7 +57,7 @@ def pull_progress() -> Iterator[Callable[[PullProgress], None]]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

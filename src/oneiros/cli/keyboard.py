@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from oneiros.cli import output
+
 PROMPT = "> "
 MORE = ". "
 FENCE = '"""'
@@ -40,7 +42,7 @@ def read_answer(prompt: str) -> str | None:
     try:
         answer = input(prompt).strip()
     except (EOFError, KeyboardInterrupt):
-        print()
+        output.say()
         return None
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -53,7 +53,7 @@ def create(
         requests_per_minute=requests,
         tokens_per_minute=rate,
     )
-    print(secret)
+    output.say(secret)
 
 
 @app.command("list", epilog="Example: oneiros keys list --json")
@@ -71,16 +71,16 @@ def list_keys(json: options.Json = False) -> None:
         output.write_json([{k: v for k, v in key.items() if k != "sha256"} for key in fields])
         return
     if not known:
-        print("There are no keys: `oneiros keys create NAME` makes one.")
+        output.say("There are no keys: `oneiros keys create NAME` makes one.")
         if path.exists():
-            print(f"A server asks for one still, until {path} is deleted and it is restarted.")
+            output.say(f"A server asks for one still, until {path} is deleted and it is restarted.")
         return
     from rich.table import Table
 
     table = Table("name", "created", "class", "requests/min", "tokens/min", box=None)
     for key in known:
         table.add_row(
-            output.printable(key.name),
+            output.one_line(key.name),
             datetime.fromtimestamp(key.created).strftime("%Y-%m-%d"),
             key.priority,
             *(
@@ -101,7 +101,9 @@ def revoke(name: _Name) -> None:
 
     path = key_file()
     revoke_key(path, name)
-    print(f"{output.printable(name)} is revoked.")
+    output.say(f"{name} is revoked.")
     if not read_keys(path):
-        print(f"It was the last: nobody is let in until there is another, or {path} is deleted")
-        print("and the server restarted.")
+        output.say(
+            f"It was the last: nobody is let in until there is another, or {path} is deleted"
+        )
+        output.say("and the server restarted.")

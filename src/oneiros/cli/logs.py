@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from oneiros.cli import kernel, options
+from oneiros.cli import kernel, options, output
 
 EXAMPLE = "oneiros logs 3 --follow"
 
@@ -26,8 +26,6 @@ def command(
 
     With --json each event is a line of JSON, with its texts.
     """
-    import json as json_format
-
     from oneiros.cli.event_lines import LONGEST, event_line
 
     client = kernel.client()
@@ -37,6 +35,9 @@ def command(
     longest = 1 << 20 if json else LONGEST
     with closing(client.stream("watch", pid=pid, after=after, longest=longest)) as events:
         for view in events:
-            print(json_format.dumps(view) if json else event_line(view), flush=True)
+            if json:
+                output.write_json_line(view)
+            else:
+                output.say(event_line(view))
             if view["event"]["kind"] == "ended" or (not follow and view["seq"] >= last):
                 return

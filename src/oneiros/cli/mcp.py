@@ -78,13 +78,13 @@ def add(
         return
     servers = _asked(name)
     if name in servers.failures:
-        print(f"{name} is in {folder / 'mcp.json'}, but does not work yet:")
-        print(output.printable(servers.failures[name]))
+        output.say(f"{name} is in {folder / 'mcp.json'}, but does not work yet:")
+        output.say(servers.failures[name])
         raise typer.Exit(1)
     for tool in _tools_of(servers, name):
-        print(tool)
+        output.say(tool)
     for left_out in servers.left_out.get(name, ()):
-        print(output.printable(f"left out: {left_out.name}: {left_out.reason}"))
+        output.say(f"left out: {left_out.name}: {left_out.reason}")
 
 
 @app.command("list", epilog="Example: oneiros mcp list --check")
@@ -114,7 +114,9 @@ def list_servers(
         output.write_json(rows)
         return
     if not rows:
-        print(f"There are no MCP servers in {folder / 'mcp.json'}: `oneiros mcp add` adds one.")
+        output.say(
+            f"There are no MCP servers in {folder / 'mcp.json'}: `oneiros mcp add` adds one."
+        )
         return
     from rich.table import Table
     from rich.text import Text
@@ -137,7 +139,7 @@ def remove(name: _Name) -> None:
     from oneiros.model.folders import data_folder
 
     remove_server(data_folder(), name)
-    print(f"{output.printable(name)} is removed.")
+    output.say(f"{name} is removed.")
 
 
 @app.command("serve", epilog="Example: oneiros mcp serve")

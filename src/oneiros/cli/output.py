@@ -11,49 +11,75 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from oneiros import rendering
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
-
-_SHOWN = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
-_SHOWN[0x7F] = 0x2421
-_SHOWN |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-# What is not seen itself, and may change the order of what is: marks and overrides of direction,
-# spaces without a width, tags. Not the joiners U+200C and U+200D, which Persian and emoji need.
-_SHOWN |= dict.fromkeys([0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, 0xFEFF], 0xFFFD)
-for _unseen in ((0x2028, 0x202F), (0x2060, 0x2070), (0xFFF9, 0xFFFC), (0xE0000, 0xE0080)):
-    _SHOWN |= dict.fromkeys(range(*_unseen), 0xFFFD)
 
 _PIPE_COLUMNS = 300
 
 
 def printable(text: str) -> str:
-    """The text with control characters as visible signs (ESC becomes U+241B); \\n and \\t stay.
-
-    A terminal obeys escape sequences: it can be made to change its title, to hide text and to
-    answer as if the user had typed. Characters without a width can hide text too, and those that
-    turn its direction around show another text than there is.
-    """
-    return text.translate(_SHOWN)
+    """A whole text as it is shown (`rendering.shown`): nothing in it controls the terminal."""
+    return rendering.shown(text)
 
 
 def one_line(text: str) -> str:
-    """Printable, and with line ends, tabs and spaces at either end visible."""
-    shown = printable(text).replace("\n", "⏎").replace("\t", "→")
+    """A part of a line: with line ends, tabs and spaces at either end visible, and controls too."""
+    shown = rendering.visible(text).replace("\n", "⏎").replace("\t", "→")
     body = shown.strip(" ")
     before = len(shown) - len(shown.lstrip(" "))
     after = len(shown) - before - len(body)
     return "␣" * before + body + "␣" * after
 
 
+def say(text: object = "") -> None:
+    """Print a line, or several; whatever is in it does not control the terminal."""
+    print(printable(str(text)), flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a line to standard error, as `say` does."""
+    print(printable(text), file=sys.stderr)
+
+
 def write(text: str) -> None:
-    """Text from a model or a file to standard output at once: as it is, but safe on a terminal."""
-    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
-    sys.stdout.flush()
+    """A text from a model or a file to standard output: as it is, but safe on a terminal."""
+    pieces = Pieces()
+    pieces.write(text)
+    pieces.end()
+
+
+class Pieces:
+    """A text that comes in pieces, to standard output at once: as it is, but safe on a terminal."""
+
+    def __init__(self) -> None:
+        self._rendering = rendering.Rendering() if sys.stdout.isatty() else None
+
+    def write(self, piece: str) -> None:
+        """Show the next piece."""
+        self._put(piece if self._rendering is None else self._rendering.add(piece))
+
+    def end(self) -> None:
+        """The text has ended; another one may begin."""
+        if self._rendering is not None:
+            self._put(self._rendering.end())
+
+    def _put(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def write_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=not _speaks_utf8()))
+    """Data for programs, over several lines."""
+    text = json.dumps(value, indent=2, ensure_ascii=not _speaks_utf8())
+    print(rendering.json_visible(text))
+
+
+def write_json_line(value: Any) -> None:
+    """Data for programs, on one line, at once."""
+    print(json.dumps(value), flush=True)
 
 
 def _speaks_utf8() -> bool:
@@ -62,16 +88,16 @@ def _speaks_utf8() -> bool:
 
 def stdout() -> Console:
     """For tables; in a pipe they are as wide as they need."""
-    from rich.console import Console
+    from oneiros.cli.console import SafeConsole
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    return SafeConsole(width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
 def stderr() -> Console:
     """For progress and remarks: never in the way of the output proper."""
-    from rich.console import Console
+    from oneiros.cli.console import SafeConsole
 
-    return Console(highlight=False, stderr=True)
+    return SafeConsole(stderr=True)
 
 
 def bytes_text(count: int) -> str:
@@ -107,10 +133,10 @@ def byte_progress(description: str) -> Iterator[Callable[[int, int, str], None]]
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
-        TextColumn("{task.fields[remark]}"),
+        TextColumn("{task.fields[remark]}", markup=False),
         TimeRemainingColumn(),
     )
     with progress(*columns) as bar:

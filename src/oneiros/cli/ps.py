@@ -27,7 +27,7 @@ def command(
         output.write_json(processes)
         return
     if not processes:
-        print("There are no processes: `oneiros chat` starts one.")
+        output.say("There are no processes: `oneiros chat` starts one.")
         return
     from oneiros.cli.process_table import process_table
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from oneiros.cli import inputs
+from oneiros.cli import inputs, output
 
 EXAMPLE = "oneiros pull qwen2.5-coder-0.5b"
 
@@ -38,4 +38,4 @@ def command(
 
     with inputs.pull_progress() as report:
         path = catalog.pull(name, report, sha256=sha256, source=source)
-    print(f"{name}: {path}")
+    output.say(f"{name}: {path}")

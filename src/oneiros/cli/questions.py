@@ -26,10 +26,10 @@ def questions(json: options.Json = False) -> None:
         return
     for question in asked:
         wanted = "yes, always or no" if question["kind"] == "permission" else "a text"
-        print(f"{question['call_id']}  process {question['pid']}  ({wanted})")
-        print(indent(output.printable(question["text"]), "  "))
+        output.say(f"{question['call_id']}  process {question['pid']}  ({wanted})")
+        output.say(indent(question["text"], "  "))
     if not asked:
-        print("Nothing is asked.")
+        output.say("Nothing is asked.")
 
 
 def answer(

@@ -48,7 +48,7 @@ def command(
     language_model = inputs.load_model(model, adapter=adapter, threads=threads, context=window)
     ids = language_model.tokenizer.encode(text)[:limit]
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     with output.progress(*columns) as bar:
         task = bar.add_task("Scoring", total=len(ids))
 

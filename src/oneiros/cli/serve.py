@@ -246,12 +246,11 @@ def _announce(pool: ModelPool, address: str, as_json: bool) -> None:
 
     names = [source.name for source in pool.sources]
     if as_json:
-        print(json.dumps({"address": address, "models": names}), flush=True)
+        output.write_json_line({"address": address, "models": names})
         return
     question = {"model": names[0], "messages": [{"role": "user", "content": "Hello!"}]}
-    print(f"{', '.join(map(output.one_line, names))} at {address}/v1   (Ctrl-C ends)\n")
-    print(
+    output.say(f"{', '.join(map(output.one_line, names))} at {address}/v1   (Ctrl-C ends)\n")
+    output.say(
         f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        f"  -d {shlex.quote(json.dumps(question))}\n",
-        flush=True,
+        f"  -d {shlex.quote(json.dumps(question))}\n"
     )

@@ -95,7 +95,7 @@ def budget(
     for part, used in process["used"].items():
         limit = process["budget"][part]
         shown = "no limit" if limit is None else f"of {limit:,}"
-        print(f"{part:<8} {round(used, 4):>12,} {shown}")
+        output.say(f"{part:<8} {round(used, 4):>12,} {shown}")
 
 
 def fork(pid: kernel.Pid, json: options.Json = False) -> None:
@@ -104,7 +104,7 @@ def fork(pid: kernel.Pid, json: options.Json = False) -> None:
     if json:
         output.write_json({"pid": child})
     else:
-        print(child)
+        output.say(child)
 
 
 def send(
@@ -150,7 +150,7 @@ def spawn(
     if json:
         output.write_json({"pid": pid})
     else:
-        print(pid)
+        output.say(pid)
 
 
 def replay(pid: kernel.Pid, json: options.Json = False) -> None:
@@ -163,7 +163,7 @@ def replay(pid: kernel.Pid, json: options.Json = False) -> None:
     if json:
         output.write_json({"pid": pid, "events": events})
     else:
-        print(f"Process {pid}: {events:,} events, and the same state after them.")
+        output.say(f"Process {pid}: {events:,} events, and the same state after them.")
 
 
 def erase(
@@ -195,7 +195,7 @@ def backup(
     if json:
         output.write_json({"path": str(path.absolute()), "bytes": size})
     else:
-        print(f"{path}: {output.bytes_text(size)}.")
+        output.say(f"{path}: {output.bytes_text(size)}.")
 
 
 def shutdown(json: options.Json = False) -> None:

@@ -179,4 +179,4 @@ def _announce(system: System) -> None:
             "processes": f"{live} go on" if live else "none yet",
         }
     )
-    print("\nTalk with it: oneiros chat   (Ctrl-C ends)", flush=True)
+    output.say("\nTalk with it: oneiros chat   (Ctrl-C ends)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oneiros.cli import kernel, options
+from oneiros.cli import kernel, options, output
 
 if TYPE_CHECKING:
     import asyncio
@@ -108,9 +108,8 @@ def _events(
 
 def _show(call: Any, as_json: bool, with_pid: bool) -> None:
     if as_json:
-        import json
         from dataclasses import asdict
 
-        print(json.dumps(asdict(call)), flush=True)
+        output.write_json_line(asdict(call))
     else:
-        print(call.line(with_pid), flush=True)
+        output.say(call.line(with_pid))

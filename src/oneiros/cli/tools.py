@@ -40,7 +40,7 @@ def list_tools(json: options.Json = False) -> None:
         output.write_json(tools)
         return
     if not tools:
-        print("No kernel runs, and no tools of MCP servers are known: see `oneiros mcp list`.")
+        output.say("No kernel runs, and no tools of MCP servers are known: see `oneiros mcp list`.")
         return
     from rich.table import Table
     from rich.text import Text
@@ -48,7 +48,7 @@ def list_tools(json: options.Json = False) -> None:
     table = Table("name", "may", "what", box=None, pad_edge=False, header_style="dim")
     for tool in tools:
         table.add_row(
-            Text(str(tool["name"]), no_wrap=True),
+            Text(output.one_line(str(tool["name"])), no_wrap=True),
             Text(_effects(tool["effects"])),
             Text(output.one_line(str(tool["description"]))),
         )
@@ -201,7 +201,7 @@ def _show(known: ServerTool, json: bool) -> None:
             }
         )
         return
-    print(output.printable(f"{known.name}: {known.adopted.description}"))
+    output.say(f"{known.name}: {known.adopted.description}")
     facts = {field: _shown(value) for field, value in fields.items()}
     facts["effects"] = _effects(fields["effects"])
     if definition.hints:

@@ -43,7 +43,7 @@ def command(
     info = client.call("info")
     before: list[Any] = []
     seen = time.monotonic()
-    with keys() as pressed, Live(screen=True, auto_refresh=False) as live:
+    with keys() as pressed, Live(console=output.stdout(), screen=True, auto_refresh=False) as live:
         while True:
             processes = client.call("processes")
             now = time.monotonic()
@@ -101,9 +101,7 @@ def _screen(
 
 
 def _print_lines(interval: float) -> None:
-    import json
-
     client = kernel.client()
     while True:
-        print(json.dumps(client.call("processes")), flush=True)
+        output.write_json_line(client.call("processes"))
         time.sleep(interval)

@@ -184,10 +184,10 @@ def _watching(quiet: bool) -> Iterator[Watcher]:
     from oneiros.training.base_run import Watcher
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TextColumn("{task.fields[remark]}"),
+        TextColumn("{task.fields[remark]}", markup=False),
         TimeRemainingColumn(),
     )
     with output.progress(*columns) as bar:

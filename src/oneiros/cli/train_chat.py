@@ -180,10 +180,10 @@ def _watching(quiet: bool) -> Iterator[ChatWatcher]:
     from oneiros.training.events import Evaluated, Noted, Stepped
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TextColumn("{task.fields[remark]}"),
+        TextColumn("{task.fields[remark]}", markup=False),
         TimeRemainingColumn(),
     )
     with output.progress(*columns) as bar:

@@ -42,6 +42,7 @@ class WatchedProcess:
         self.state = STATE.validate_json(json.dumps(state))
         self._shown_until = 0 if from_start else self.state.seq
         self._printed = ""  # of the reply under way
+        self._pieces = output.Pieces()
         self._calls: dict[str, str] = {}  # by id, as they are shown
         self._asked: set[str] = set()
         self._waits = ""
@@ -201,7 +202,7 @@ class WatchedProcess:
     def _write(self, text: str) -> None:
         if text:
             self._wait_for(None)
-            output.write(text)
+            self._pieces.write(text)
             self._printed += text
 
     def _line(self, text: str, style: str = "dim") -> None:
@@ -210,6 +211,7 @@ class WatchedProcess:
 
     def _end_line(self) -> None:
         self._wait_for(None)
+        self._pieces.end()
         if self._printed and not self._printed.endswith("\n"):
             output.write("\n")
         self._printed = ""

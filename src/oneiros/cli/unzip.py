@@ -88,7 +88,7 @@ def command(
             }
         )
     else:
-        print(f"{destination}: {len(content):,} bytes, {tokens / seconds:,.0f} tokens/s")
+        output.say(f"{destination}: {len(content):,} bytes, {tokens / seconds:,.0f} tokens/s")
 
 
 def model_of(sha256: str, name: str) -> str:

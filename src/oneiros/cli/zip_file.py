@@ -77,7 +77,7 @@ def command(
             }
         )
     else:
-        print(
+        output.say(
             f"{destination}: {len(data):,} -> {len(compressed):,} bytes, {ratio:.2f} to 1, "
             f"{tokens / seconds:,.0f} tokens/s"
         )

@@ -7,6 +7,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from oneiros.rendering import visible
+
 _OWN = ("method", "path", "status", "seconds", "principal")
 
 
@@ -27,9 +29,10 @@ class PlainLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        message = "".join(c if c.isprintable() else "?" for c in record.getMessage())
-        line = f"{time} {message}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{time} {visible(record.getMessage()).replace(chr(10), '⏎')}"
+        if record.exc_info:
+            line += f"\n{visible(self.formatException(record.exc_info))}"
+        return line
 
 
 def set_up_logs(as_json: bool) -> None:
