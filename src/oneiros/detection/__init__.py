@@ -1,0 +1,1 @@
+"""Signs of hidden payloads in texts: telemetry for people, which nothing is decided by."""
