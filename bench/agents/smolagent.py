@@ -29,6 +29,7 @@ class Remote(Tool):
             name: {
                 "type": one.get("type", "any"),
                 "description": one.get("description", name),
+                **({"items": one["items"]} if "items" in one else {}),
                 **({} if name in needed else {"nullable": True}),
             }
             for name, one in schema.get("properties", {}).items()

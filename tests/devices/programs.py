@@ -51,7 +51,7 @@ class Desk:
 
     async def run(self, code: str, pid: int = 1, **arguments: str) -> ToolResult:
         """Call `python`."""
-        result = await self.python.run({"code": code, **arguments}, self.context(pid))
+        result = await self.python.run({"code": code.split("\n"), **arguments}, self.context(pid))
         assert isinstance(result, ToolResult)
         return result
 

@@ -14,7 +14,7 @@ from oneiros.devices.find import find
 from oneiros.errors import DiskError
 from oneiros.kernel.contract import Effect
 from oneiros.kernel.label import Label
-from oneiros.kernel.tools import Tool, ToolError, ToolResult
+from oneiros.kernel.tools import Tool, ToolResult
 from oneiros.memory.disk import Disk
 from oneiros.memory.index import Index
 from tests.devices.contexts import CONTEXT, call, text_of
@@ -86,11 +86,29 @@ def test_an_edit_needs_a_text_that_is_there_once(tools: dict[str, Tool], disk: D
         call(tools["edit_file"], path="a.txt", old="one", new="1")
     with pytest.raises(DiskError, match="not in it"):
         call(tools["edit_file"], path="a.txt", old="three", new="3")
-    with pytest.raises(ToolError):
-        call(tools["edit_file"], path="a.txt", old="", new="3")
+    with pytest.raises(DiskError, match="the same"):
+        call(tools["edit_file"], path="a.txt", old="two", new="two")
     call(tools["edit_file"], path="a.txt", old="one", new="1", every=True)
     call(tools["edit_file"], path="a.txt", old="1\ntwo\n", new="1\n2\n")
     assert disk.read("a.txt") == b"1\r\n2\r\n1"
+
+
+def test_a_line_is_added_at_the_end(tools: dict[str, Tool], disk: Disk) -> None:
+    disk.write("a.txt", b"one", call_id="x", label=WEB)
+    call(tools["edit_file"], path="a.txt", old="", new="two\n")
+    call(tools["edit_file"], path="a.txt", old="", new="three")
+    assert disk.read("a.txt") == b"one\ntwo\nthree"
+
+
+def test_what_would_help_is_said(tools: dict[str, Tool], disk: Disk) -> None:
+    assert text_of(tools["write_file"], path="a.txt", text="one").startswith("Made")
+    assert text_of(tools["write_file"], path="a.txt", text="one").startswith("Nothing changed")
+    assert text_of(tools["write_file"], path="a.txt", text="two").startswith("Replaced")
+    with pytest.raises(DiskError, match=r"There is a\.txt"):
+        call(tools["read_file"], path="notes/a.txt")
+    with pytest.raises(DiskError) as error:
+        call(tools["read_file"], path="notes/b.txt")
+    assert "a.txt" not in str(error.value)
 
 
 def test_long_files_are_read_in_parts_that_cover_them(tools: dict[str, Tool], disk: Disk) -> None:

@@ -1,6 +1,7 @@
 """The python device."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -63,20 +64,34 @@ def test_mistakes_are_told_by_their_lines_and_change_no_variables(tmp_path: Path
         await desk.run("kept = 1\ndef half(n):\n    return n / 0")
         error = (await desk.run("a = 1\nhalf(3)")).text
         assert error.splitlines() == [
-            "call 2, line 2: half(3)",
+            "line 2: half(3)",
             "call 1, line 3, in half: return n / 0",
             "ZeroDivisionError: division by zero",
         ]
         syntax = (await desk.run("if True\n    pass")).text
-        assert syntax.splitlines()[0].strip() == 'File "<call 3>", line 1'
-        assert "SyntaxError: expected ':'" in syntax
+        assert syntax == "line 1: if True\nSyntaxError: expected ':'"
         inside = (await desk.run("import json\njson.loads('{')")).text
-        assert inside.startswith("call 4, line 2: json.loads('{')\njson/decoder.py, line ")
+        assert inside.startswith("line 2: json.loads('{')\njson/decoder.py, line ")
         assert len(inside.splitlines()) == 3
         assert "EOFError" in (await desk.run("input()")).text
         assert "SystemExit: 3" in (await desk.run("import sys; sys.exit(3)")).text
         assert "RecursionError" in (await desk.run("def f(): f()\nf()")).text
         assert (await desk.run("kept, a")).text == "(1, 1)"
+
+    at(tmp_path, work)
+
+
+def test_mistakes_say_what_to_do_and_read_the_same_each_time(tmp_path: Path) -> None:
+    async def work(desk: Desk) -> None:
+        await desk.run("1")
+        for code, advice in (
+            ("import no_such_module", "ModuleNotFoundError: .* is not installed here"),
+            ("x = 0; for n in [1]: x += n", "SyntaxError: .* on a line of its own"),
+        ):
+            first, second = (await desk.run(code)).text, (await desk.run(code)).text
+            assert first == second
+            assert re.search(advice, first)
+        assert all(name in desk.python.description for name in ("numpy", "matplotlib", "pandas"))
 
     at(tmp_path, work)
 
@@ -217,13 +232,13 @@ def test_an_interrupted_call_is_undone(tmp_path: Path) -> None:
         desk.put("a", "old")
         context = desk.context()
         code = "open('a', 'w').write('new'); open('b', 'w').write('x')"
-        await desk.python.run({"code": code}, context)
+        await desk.python.run({"code": [code]}, context)
         assert desk.text("a") == "new"
         assert desk.python.reconcile is not None
-        assert await desk.python.reconcile({"code": code}, context) is None
+        assert await desk.python.reconcile({"code": [code]}, context) is None
         assert desk.text("a") == "old"
         assert desk.paths() == ["a"]
         other = CallContext(1, "unheard of", "ann", "assistant", Label.of("user"))
-        assert await desk.python.reconcile({"code": code}, other) is None
+        assert await desk.python.reconcile({"code": [code]}, other) is None
 
     at(tmp_path, work)

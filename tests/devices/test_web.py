@@ -83,14 +83,14 @@ def test_a_page_is_text_with_numbered_links(tool: Tool, port: int) -> None:
             "All figures are in US dollars. Halcyon Robotics is an invented company.",
             "",
             "Links:",
-            f"[1] {here}/index.html",
-            f"[2] {here}/funding.html",
-            f"[3] {here}/press.html",
-            f"[4] {here}/seed.html",
-            f"[5] {here}/series-a.html",
-            f"[6] {here}/series-b.html",
-            f"[7] {here}/series-c.html",
-            f"[8] {here}/series-e.html",
+            f"[1] Halcyon Robotics: {here}/index.html",
+            f"[2] Funding: {here}/funding.html",
+            f"[3] Press: {here}/press.html",
+            f"[4] Seed: {here}/seed.html",
+            f"[5] Series A: {here}/series-a.html",
+            f"[6] Series B: {here}/series-b.html",
+            f"[7] Series C: {here}/series-c.html",
+            f"[8] Series E: {here}/series-e.html",
         ]
     )
     assert result.label == Label.of("web:127.0.0.1")

@@ -128,7 +128,7 @@ def analyst(messages: Sequence[Message]) -> Reply:
         if row["valuation"] is None:
             row["valuation"] = imputed[row["amount"]]
     if not programs:
-        return [("python", json.dumps({"code": PLOT.format(rows=json.dumps(rows))}))]
+        return [("python", json.dumps({"code": PLOT.format(rows=json.dumps(rows)).split("\n")}))]
     trend = json.loads(re.findall(r"\{.*\}", programs[0])[0])["trend"]
     table = "\n".join(
         f"| {row['round']} | {row['date']} | {row['amount']:g} | {row['valuation']:g} "

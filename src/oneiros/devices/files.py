@@ -12,7 +12,7 @@ from oneiros.devices.define import device
 from oneiros.errors import DiskError
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.tools import CallContext, Json, Reconcile, Tool, ToolResult
-from oneiros.memory.disk import Change, Disk, Entry
+from oneiros.memory.disk import Change, Disk, Entry, File
 from oneiros.memory.extraction import ExtractedText, extract_text
 
 Disks = Callable[[str], Disk]  # the disk of an owner
@@ -28,7 +28,7 @@ _CHARACTERS = 6_000  # of a file that are shown at once
 
 _WRITING = ("write", "save", "create", "make", "store", "put", "copy", "add", "note", "draft")
 _EDITING = ("edit", "change", "replace", "correct", "add", "update", "set", "remove", "append")
-_Path = Annotated[str, Field(description="relative to the user's folder, such as notes/plan.md")]
+_Path = Annotated[str, Field(description="in the user's folder, such as plan.md")]
 
 
 def files(disks: Disks) -> list[Tool]:
@@ -84,7 +84,7 @@ def _read_file(disks: Disks) -> Tool:
         """Read a file: text, code, PDF, Word or HTML. Of a long one, the lines from `start` on."""
 
         def read() -> ToolResult:
-            file = disks(context.owner).get(path)
+            file = _get(disks(context.owner), path)
             extracted = extract_text(file.path, file.data)
             text, first, last, count = _part(file.path, extracted, start)
             data = {"path": file.path, "text": text, "start": first, "end": last, "lines": count}
@@ -126,7 +126,11 @@ def _write_file(disks: Disks) -> Tool:
     def said(changes: Sequence[Change]) -> ToolResult:
         (change,) = changes
         size = change.after.size if change.after else 0
-        verb = "Made" if change.before is None else "Replaced"
+        if change.before is None:
+            verb = "Made"
+        else:
+            same = change.after is not None and change.after.sha256 == change.before.sha256
+            verb = "Nothing changed in" if same else "Replaced"
         return _result(f"{verb} {change.path} ({size:,} bytes).", changes)
 
     @device(contract=_changing("path", asked=_WRITING), reconcile=_reconcile(disks, said))
@@ -159,15 +163,15 @@ def _edit_file(disks: Disks) -> Tool:
     async def edit_file(
         context: CallContext,
         path: _Path,
-        old: Annotated[str, Field(description="text that is there once, exactly", min_length=1)],
+        old: Annotated[str, Field(description='text that is there once, exactly; "": the end')],
         new: Annotated[str, Field(description="what takes its place")],
         every: Annotated[bool, Field(description="replace it wherever it is")] = False,
     ) -> ToolResult:
-        """Replace a text in a file by another."""
+        """Replace a text in a file by another, or add to its end."""
 
         def edit() -> ToolResult:
             disk = disks(context.owner)
-            file = disk.get(path)
+            file = _get(disk, path)
             change = disk.write(
                 path,
                 _edited(file.path, file.data, old, new, every=every),
@@ -196,9 +200,17 @@ def _edited(path: str, data: bytes, old: str, new: str, *, every: bool) -> bytes
         raise DiskError(f"{path}: is no text in UTF-8, so it cannot be edited.") from error
     if old not in text and "\r\n" in text:
         old, new = (part.replace("\r\n", "\n").replace("\n", "\r\n") for part in (old, new))
+    if old == new:
+        raise DiskError(f"{path}: `old` and `new` are the same. Say in `new` what it becomes.")
+    if not old:
+        gap = "" if not text or text.endswith("\n") else "\n"
+        return f"{text}{gap}{new}".encode(errors="replace")
     count = text.count(old)
     if count == 0:
-        raise DiskError(f"{path}: the text `old` is not in it. Read the file, and copy it exactly.")
+        raise DiskError(
+            f"{path}: the text `old` is not in it. Read the file and copy `old` exactly, or add "
+            "`new` to the end with an empty `old`."
+        )
     if count > 1 and not every:
         raise DiskError(
             f"{path}: the text `old` is in it {count} times. Give more of what is around it, or "
@@ -243,6 +255,18 @@ def _delete_file(disks: Disks) -> Tool:
         return said([change])
 
     return delete_file
+
+
+def _get(disk: Disk, path: str) -> File:
+    """A file. Raises DiskError: there is none; of one by this name outside of folders it tells."""
+    try:
+        return disk.get(path)
+    except DiskError as error:
+        name = path.rpartition("/")[2]
+        # Nothing is said of names that the caller does not know: they may be others' words.
+        if name != path and any(entry.path == name for entry in disk.list("")):
+            raise DiskError(f"{error} There is {name}.") from error
+        raise
 
 
 def _changing(*critical: str, asked: tuple[str, ...]) -> Contract:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -13,6 +15,10 @@ from oneiros.devices.sandbox.private_copy import Changes
 from oneiros.devices.sandbox.workspaces import Workspaces, roll_back
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.tools import CallContext, Tool, ToolResult
+
+# What people expect beside the standard library. Models have to know which of it is there.
+_EXPECTED: Final = ("numpy", "matplotlib", "pandas")
+_INSTALLED: Final = tuple(name for name in _EXPECTED if find_spec(name) is not None)
 
 NEW_INTERPRETER = "[new interpreter: no variables from earlier calls]"
 
@@ -29,7 +35,7 @@ def python(workspaces: Workspaces) -> Tool:
     @device(contract=contract, reconcile=roll_back(workspaces.disks))
     async def python(
         context: CallContext,
-        code: str,
+        code: Annotated[list[str], Field(description="its lines", min_length=1)],
         folder: Annotated[str, Field(description="folder of files to use; default: all")] = "",
     ) -> ToolResult:
         """Run Python code. Variables stay for later calls; the last expression's value is shown.
@@ -37,7 +43,7 @@ def python(workspaces: Workspaces) -> Tool:
         """
         async with workspaces.of(context) as space:
             await space.refresh(folder)
-            reply, new = await space.interpret(code)
+            reply, new = await space.interpret("\n".join(code))
             # What was changed by code that did not come to an end is dropped.
             changes = Changes() if reply.ended else await space.commit(context, "python")
             label = space.label
@@ -49,7 +55,14 @@ def python(workspaces: Workspaces) -> Tool:
             text = f"{text}\n(nothing printed)".strip()
         return ToolResult(text, data=_data(reply), files=changes.written, label=label)
 
-    return python
+    return replace(python, description=f"{python.description} {_modules()}")
+
+
+def _modules() -> str:
+    """What can be imported, for models."""
+    missing = [name for name in _EXPECTED if name not in _INSTALLED]
+    text = f"Importable: the standard library{''.join(f', {name}' for name in _INSTALLED)}"
+    return f"{text}; not {', '.join(missing)}." if missing else f"{text}."
 
 
 def _interpreter_ended(ended: Ended, workspaces: Workspaces) -> str:

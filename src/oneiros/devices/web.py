@@ -77,7 +77,9 @@ class Browser:
         Raises:
             ToolError: it may not be fetched, or cannot be read.
         """
-        key = (context.owner, context.app, url.strip(), whole)
+        # What ends a sentence behind an address is hardly ever a part of it.
+        url = url.strip().rstrip("?,;:\"'>")
+        key = (context.owner, context.app, url, whole)
         kept = self._pages.get(key)
         if kept is not None and not again and self._clock() - kept.fetched < _FRESH:
             return kept
@@ -141,8 +143,7 @@ def _shown(page: _Page, part: int, text: str, links: list[int]) -> str:
     address = page.url if len(page.parts) == 1 else f"{page.url} (part {part} of {len(page.parts)})"
     pieces = ["\n".join([*head, address]), text or "[The page has no text.]"]
     if links:
-        listed = (f"[{number}] {page.read.links[number - 1].address}" for number in links)
-        pieces.append("\n".join(["Links:", *listed]))
+        pieces.append("\n".join(["Links:", *(_listed(page, number) for number in links)]))
     if part < len(page.parts):
         pieces.append(f"[Go on with part={part + 1}.]")
     elif page.read.main:
@@ -154,14 +155,17 @@ def _rest(page: _Page) -> list[str]:
     """What a page's main text leaves out: links elsewhere on it, and a word about the others."""
     inside = set(_linked(page, page.read.text))
     others = [n for n in range(1, len(page.read.links) + 1) if n not in inside]
-    listed = [
-        f"[{n}] {page.read.links[n - 1].text or 'no text'}: {page.read.links[n - 1].address}"
-        for n in others[:MOST_LINKS]
-    ]
+    listed = [_listed(page, number) for number in others[:MOST_LINKS]]
     if len(others) > MOST_LINKS:
         listed.append(f"[{len(others) - MOST_LINKS} more are not listed.]")
     note = "[This was the main text. whole=true shows menus, lists and footers too.]"
     return [*(["\n".join(["Other links:", *listed])] if listed else []), note]
+
+
+def _listed(page: _Page, number: int) -> str:
+    """A link with its text: small models do not find the number's place in the page again."""
+    link = page.read.links[number - 1]
+    return f"[{number}] {link.text or 'no text'}: {link.address}"
 
 
 def _linked(page: _Page, text: str) -> list[int]:

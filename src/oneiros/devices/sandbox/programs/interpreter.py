@@ -73,8 +73,8 @@ def run(code: str, namespace: dict[str, Any], name: str) -> dict[str, Any]:
                 namespace["_"] = result
                 value = shown(result)
     except BaseException as raised:  # noqa: BLE001 - whatever the code raises is its result
-        error = explained(raised)
-    figures, problem = _save_figures(kept=".savefig(" in code)
+        error = explained(raised, name)
+    figures, problem = _save_figures(name, kept=".savefig(" in code)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     return {"value": value, "error": error or problem, "figures": figures}
@@ -147,8 +147,12 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 # Exceptions
 
 
-def explained(error: BaseException) -> str:
-    """An exception as a short traceback: the lines of the code that lead to it, and what it is."""
+def explained(error: BaseException, name: str) -> str:
+    """An exception as a short traceback: the lines of the code that lead to it, and what it is.
+
+    Those of earlier calls name the call. Those of this one do not, so that the same mistake reads
+    the same each time.
+    """
     if isinstance(error, SystemExit):
         return f"SystemExit: {error.code}. The interpreter goes on, with its variables."
     lines = []
@@ -156,25 +160,40 @@ def explained(error: BaseException) -> str:
     for frame in frames:
         if frame.filename.startswith("<call "):
             where = "" if frame.name == "<module>" else f", in {frame.name}"
-            lines.append(f"{frame.filename[1:-1]}, line {frame.lineno}{where}: {frame.line}")
+            call = "" if frame.filename == name else f"{frame.filename[1:-1]}, "
+            lines.append(f"{call}line {frame.lineno}{where}: {frame.line}")
     if len(lines) > 10:
         lines[5:-5] = [f"… {len(lines) - 10:,} more lines …"]
     last = frames[-1]
     if lines and not last.filename.startswith("<call "):
         parts = last.filename.split("/")
         lines.append(f"{'/'.join(parts[-2:])}, line {last.lineno}, in {last.name}: {last.line}")
-    text = "".join(traceback.format_exception_only(type(error), error)).strip()
-    lines.append(text if len(text) <= 2_000 else f"{text[:1_000]} … {text[-1_000:]}")
+    if isinstance(error, SyntaxError) and error.filename == name:
+        lines.append(f"line {error.lineno}: {(error.text or '').strip()[:500]}")
+        text = f"{type(error).__name__}: {error.msg}"
+    else:
+        text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    text = text if len(text) <= 2_000 else f"{text[:1_000]} … {text[-1_000:]}"
+    lines.append(text + _advice(error))
     cause = error.__cause__
     if cause is not None:
         lines.append(f"caused by {type(cause).__name__}: {str(cause)[:500]}")
     return "\n".join(lines)
 
 
+def _advice(error: BaseException) -> str:
+    """What to do about mistakes that models make again and again."""
+    if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+        return f". {error.name} is not installed here: do it with Python's own modules."
+    if isinstance(error, SyntaxError) and ";" in (error.text or ""):
+        return ". Write each statement on a line of its own, without semicolons."
+    return ""
+
+
 # Figures
 
 
-def _save_figures(*, kept: bool) -> tuple[list[str], str | None]:
+def _save_figures(call: str, *, kept: bool) -> tuple[list[str], str | None]:
     """Save the figures that are open, and close them; `kept`: the code saved them itself."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
@@ -188,7 +207,7 @@ def _save_figures(*, kept: bool) -> tuple[list[str], str | None]:
             names.append(name)
         pyplot.close("all")
     except BaseException as error:  # noqa: BLE001 - so is what its figures raise
-        problem = explained(error)
+        problem = explained(error, call)
     return names, problem
 
 
