@@ -482,3 +482,45 @@ def test_what_left_the_context_can_be_recalled_whatever_was_asked() -> None:
     page = driver.page(PageKind.USER, {"role": "user", "content": "[a long text]"})
     driver.append(e.Received(pages=(page,), documents=("documents/book.txt",)))
     assert {"recall", "read_document"} <= set(offered_tools(driver))
+
+
+@pytest.mark.parametrize(
+    ("request_", "arguments", "may_answer"),
+    [
+        ("Copy a.txt to b.txt.", [], False),
+        ("Copy a.txt to b.txt.", ["a.txt"], False),
+        ("Copy a.txt to b.txt.", ["a.txt", "notes/B.txt"], True),
+        ("See http://h.example/a.html, please.", [], False),
+        ("See http://h.example/a.html, please.", ["http://h.example/a.html"], True),
+        ("How much is 2 + 2?", [], True),
+        ("What is a setup.py?", ["1", "2", "3"], True),  # it is not held back for ever
+    ],
+)
+def test_a_guided_model_answers_once_it_dealt_with_what_the_request_names(
+    request_: str, arguments: list[str], may_answer: bool
+) -> None:
+    said = [calls("look", arguments=json.dumps({"x": x})) for x in arguments]
+    agent = Agent(guided=frozenset({"scripted"}))
+    driver = Driver(agent, TOOLS, scripted(*said, Reply("Done.")))
+    driver.deliver(request_)
+    driver.run()
+    assert (ANSWER_NAME in generations(driver)[len(arguments)].tools) is may_answer
+
+
+def test_what_failed_does_not_count_as_dealt_with() -> None:
+    look = calls("look", arguments='{"x": "a.txt"}')
+    agent = Agent(guided=frozenset({"scripted"}))
+    driver = Driver(agent, TOOLS, scripted(look, calls("add"), Reply("Done.")))
+    results = iter(["Error: no.", "3"])
+    driver.results = lambda name, arguments: next(results)
+    driver.deliver("What does a.txt say?")
+    driver.run()
+    assert [ANSWER_NAME in one.tools for one in generations(driver)] == [False] * 3
+
+
+def test_a_tool_that_fails_alike_is_left_out_once() -> None:
+    driver = guided(calls("add"), calls("add"), calls("look"), Reply("Three."))
+    driver.results = lambda name, arguments: "Error: no." if name == "add" else "3"
+    driver.run()
+    assert ["add" in one.tools for one in generations(driver)] == [True, True, False, True]
+    assert driver.answer == "Three."

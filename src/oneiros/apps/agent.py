@@ -100,12 +100,15 @@ class Agent:
         """A reply that has to be a call, of `answer` at the end.
 
         Small models take a failure for an answer, and what worked for what is still to be done.
-        So there is no answer right after the first failures, and nothing else than one after calls
-        that were made before; where these failed, chance has to find others.
+        So there is no answer right after the first failures, nor at first while something that the
+        message names was not dealt with, and nothing else than one after calls that were made
+        before; where these failed, chance has to find others.
         """
         failed = turn.last is not None and turn.last.failed
+        neglects = len(turn.rounds) <= self.most_retries and bool(turn.neglected)
         if Notice.REPEATS not in turn.latest_notices:
             early = failed and sum(one.failed for one in turn.rounds) <= self.most_retries
+            early = early or neglects
             return Generate(
                 tools=tools if early else (*tools, ANSWER_NAME),
                 tool_choice="required",
@@ -114,7 +117,8 @@ class Agent:
                 temperature=_VARIED if Notice.CUT in turn.latest_notices else None,
             )
         tools = (*tools, ANSWER_NAME)
-        if failed:
+        if failed or neglects:
+            tools = _others(tools, turn) if failed else tools
             return Generate(
                 tools=tools, tool_choice="required", parallel=False, temperature=_VARIED
             )
@@ -134,7 +138,8 @@ class Agent:
             return None
         if turn.count(Notice.REPEATS):
             return prompts.account("you repeat yourself")
-        return prompts.repeats(what, failed=turn.last is not None and turn.last.failed)
+        fails = turn.last is not None and turn.last.failed
+        return prompts.repeats(what, failed=fails, neglected=turn.neglected)
 
     def _account(self, view: View, turn: Turn) -> Action:
         """Ask for the account, or end with it."""
@@ -153,6 +158,12 @@ class Agent:
             return Note(text=prompts.failed())
         why = f"Generating a reply failed {state.failures} times, for reasons that the log has."
         return _given_up(state, f"{why} {_recounted(turn)}")
+
+
+def _others(tools: tuple[str, ...], turn: Turn) -> tuple[str, ...]:
+    """Without the tools that were called last: who does the same again and again goes on so."""
+    called = {call.tool for call in turn.last.requests} if turn.last is not None else set()
+    return tuple(name for name in tools if name not in called) or tools
 
 
 _RETRIES = (Notice.EMPTY, Notice.CUT, Notice.MALFORMED)

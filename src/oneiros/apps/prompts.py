@@ -6,6 +6,7 @@ sentence here is one that made a difference. Notices are in brackets, as the ker
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 SYSTEM = (
@@ -48,9 +49,11 @@ def malformed(tool: str) -> str:
     return f"{Notice.MALFORMED}. Call {tool} again.]"
 
 
-def repeats(what: str, *, failed: bool) -> str:
+def repeats(what: str, *, failed: bool, neglected: Sequence[str] = ()) -> str:
     """When calls and results come again and again."""
     advice = "Try another way" if failed else "Answer with the results that are there"
+    if neglected and not failed:
+        advice = f"Nothing was done yet with {', '.join(neglected)}: go on with that"
     return f"{Notice.REPEATS}: {what}. {advice}.]"
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from oneiros.apps.named import named, not_dealt_with
 from oneiros.apps.prompts import Notice, notice_of
 from oneiros.apps.repetition import Outcome
 from oneiros.apps.written_calls import WrittenCall, written_calls
@@ -56,6 +57,7 @@ class Turn:
     """Everything since the last message, also what was evicted."""
 
     asked: bool  # whether there is anything that could be answered
+    request: str = ""  # the message that it begins with
     rounds: tuple[Round, ...] = ()
     notices: tuple[Notice, ...] = ()  # of the agent, before the first reply
 
@@ -67,6 +69,21 @@ class Turn:
     def latest_notices(self) -> tuple[Notice, ...]:
         """Those since the last reply."""
         return self.rounds[-1].notices if self.rounds else self.notices
+
+    @property
+    def neglected(self) -> tuple[str, ...]:
+        """Files and addresses that the message names, and no call that worked has dealt with."""
+        names = named(self.request)
+        if not names:
+            return ()
+        said = [
+            text
+            for one in self.rounds
+            for call in one.requests
+            if not _ERROR.search(result := one.results.get(call.model_call, ""))
+            for text in (call.arguments, result)
+        ]
+        return not_dealt_with(names, said)
 
     def count(self, *notices: Notice) -> int:
         """How often the agent gave one of these notices."""
@@ -83,7 +100,8 @@ def read_turn(view: View) -> Turn:
     pages = sorted((*state.evicted, *state.pages), key=lambda page: page.id)
     starts = [index for index, page in enumerate(pages) if page.kind is PageKind.USER]
     pages = pages[starts[-1] if starts else 0 :]
-    turn = Turn(asked=any(page.kind in _ASKING for page in pages))
+    request = view.message(pages[0])["content"] if starts else ""
+    turn = Turn(asked=any(page.kind in _ASKING for page in pages), request=request)
     for page in pages:
         turn = _with(turn, page, view)
     return turn
