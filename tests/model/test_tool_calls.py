@@ -27,7 +27,7 @@ from oneiros.model.tool_call_parser import (
     ToolCallParser,
 )
 from oneiros.model.tool_calls import MOST_CALLS, ToolCallFormat, tool_call_format
-from tests.engine.random_replies import draw
+from tests.engine.random_replies import allowed, draw
 from tests.engine.tool_schemas import UNSUPPORTED, servers, validate
 
 TEMPLATES = Path(__file__).parent.parent / "data" / "tokenizer"
@@ -312,6 +312,43 @@ def test_whatever_is_drawn_from_the_grammar_has_no_malformed_call(
             assert [start.name for start in starts] == ["add"]
         whole += 1
     assert whole or style.reasoning == "open"
+
+
+@pytest.mark.parametrize("style", [style for style in FORMATS if style.reasoning == "none"])
+@pytest.mark.parametrize("choice", ["required", "get_weather"])
+def test_a_required_call_has_no_room_for_anything_but_its_arguments(
+    style: ToolCallFormat, choice: str, compiler: ConstraintCompiler, tokenizer: Tokenizer
+) -> None:
+    city = {"type": "string", "maxLength": 30}
+    parameters = {"type": "object", "properties": {"city": city}, "required": ["city"]}
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": parameters}}
+    before, after = {
+        "hermes": ('<tool_call>\n{"name": "get_weather", "arguments": ', "}\n</tool_call>"),
+        "llama3": ('{"name": "get_weather", "parameters": ', "}"),
+        "mistral": ('[TOOL_CALLS][{"name": "get_weather", "arguments": ', "}]"),
+    }[style.name]
+    if style.named:
+        before, after = "[TOOL_CALLS]get_weather[ARGS]", ""
+    grammar = style.grammar([tool], choice, parallel=False)
+    constraint = compiler.compile(ConstraintSpec("lark", grammar))
+
+    def follow(text: str) -> None:
+        """Go on by a text, which must be all that can follow, or its beginning."""
+        forced = constraint.forced()
+        constraint.consume(forced)
+        certain = tokenizer.decode(forced)
+        assert text.startswith(certain)
+        for at in range(len(certain), len(text)):
+            rest = text[at:].encode()
+            ways = [tokenizer.token_bytes(int(token)) for token in allowed(constraint)]
+            assert ways and all(way.startswith(rest[: len(way)]) for way in ways)
+            constraint.consume(tokenizer.encode_parts([text[at]], opens=False))
+
+    follow(before + '{"city": "')
+    for _ in range(30):  # of all characters these take the most tokens
+        constraint.consume(tokenizer.encode_parts(["\\u0001"], opens=False))
+    follow('"}' + after)
+    assert constraint.stopped
 
 
 def test_a_call_begun_in_free_text_can_only_be_finished(
