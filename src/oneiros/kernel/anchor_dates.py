@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from oneiros.kernel.anchor_words import Kind, Token, word_set
+from oneiros.kernel.anchor_words import Kind, Token, number, word_set
 
 _NAMES = """
 january jan
@@ -35,7 +35,7 @@ sixteen seventeen eighteen nineteen twenty
 NUMBERS = {word: number for number, word in enumerate(_SMALL.split())}
 _TENS = word_set("thirty forty fifty sixty seventy eighty ninety")
 _LARGE = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
-_UNITS = {
+UNITS = {
     **dict.fromkeys(("hour", "hours", "hr", "hrs", "h"), 60),
     **dict.fromkeys(("minute", "minutes", "min", "mins"), 1),
 }
@@ -52,10 +52,11 @@ _ISO = re.compile(
     r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.0+)?)?(?:Z|[+-]00:?00)?)?"
 )
 _SLASHED = re.compile(r"([0-9]{1,4})([/.])([0-9]{1,2})\2([0-9]{1,4})")
+_GROUP = re.compile("[0-9][0-9.,]{0,20}")  # the "000" of "10 000"
 _TIME = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?(?::00)?([ap]\.?m)?", re.I)
 _TIMES = re.compile(r"([0-9]{1,2}:[0-9]{2})[-–]([0-9]{1,2}:[0-9]{2})")
 _LENGTH = re.compile(
-    r"([0-9]+(?:\.[0-9]+)?|[a-z]+)-?(hours?|hrs?|h|minutes?|mins?)(?:-long)?", re.I
+    r"([0-9]+(?:\.[0-9]+)?-?|[a-z]+-)(hours?|hrs?|h|minutes?|mins?)(?:-long)?", re.I
 )
 
 Date = tuple[int | None, int, int]  # year (None: any), month, day
@@ -112,16 +113,8 @@ def date_time(value: str) -> tuple[Date, int | None, bool] | None:
     return (year, month, day), hour * 60 + minute, last
 
 
-def number(text: str) -> tuple[Decimal, str] | None:
-    """The number that a piece of the kind `NUMBER` stands for, with its currency, "" or "%"."""
-    sign = next((character for character in text if character in "$€£¥%"), "")
-    plain = text.translate(_NO_SIGNS)
-    if sum(character in "$€£¥%" for character in text) > 1:
-        return None
-    return Decimal(plain), sign
-
-
-_NO_SIGNS = str.maketrans("", "", "$€£¥%,")
+# Words by which a value may say a date, time or length of time otherwise than the text.
+OTHER_WORDS = word_set("st nd rd th of a an am pm p m half and long").union(MONTHS, NUMBERS, UNITS)
 
 
 def _exists(year: int | None, month: int, day: int) -> bool:
@@ -293,9 +286,9 @@ def _add_lengths(tokens: Sequence[Token], found: Amounts, taken: set[int]) -> No
         if at in taken or (lengths and at < lengths[-1][1]):
             continue
         match = _LENGTH.fullmatch(token.text) if len(token.text) < 24 else None
-        if match and (count := _count(match[1])) is not None:
-            lengths.append((at, at + 1, int(count * _UNITS[match[2].lower()])))
-        elif at + 1 < len(tokens) and not token.after and (unit := _UNITS.get(tokens[at + 1].key)):
+        if match and (count := _count(match[1].rstrip("-"))) is not None:
+            lengths.append((at, at + 1, int(count * UNITS[match[2].lower()])))
+        elif at + 1 < len(tokens) and not token.after and (unit := UNITS.get(tokens[at + 1].key)):
             count = Decimal(1) if token.key in ("a", "an") else _count(token.text)
             if count is not None:
                 start = at
@@ -333,8 +326,11 @@ def _add_numbers(tokens: Sequence[Token], found: Amounts, taken: set[int]) -> No
             continue
         end = at + 1
         while end < len(tokens) and end not in taken and not tokens[end - 1].after:
-            linked = tokens[end].key == "and" and end + 1 < len(tokens) and _verbal(tokens[end - 1])
-            if not (_numeral(tokens[end]) or (linked and _numeral(tokens[end + 1]))):
+            linked = tokens[end].key == "and" and tokens[end - 1].key in _LARGE
+            if not (
+                _numeral(tokens[end])
+                or (linked and end + 1 < len(tokens) and _numeral(tokens[end + 1]))
+            ):
                 break
             end += 1
         value = _value(tokens[at:end])
@@ -346,7 +342,7 @@ def _add_numbers(tokens: Sequence[Token], found: Amounts, taken: set[int]) -> No
 
 
 def _numeral(token: Token) -> bool:
-    return token.kind is Kind.NUMBER or _verbal(token)
+    return token.kind is Kind.NUMBER or _verbal(token) or bool(_GROUP.fullmatch(token.text))
 
 
 def _verbal(token: Token) -> bool:
@@ -374,9 +370,8 @@ def _part_of_name(tokens: Sequence[Token], at: int, end: int) -> bool:
         within = [token for token in (before, after) if token and token.quote == last.quote]
         if within:
             return True
-    if tokens[at].first and last.after in (".", ")"):
-        return True
-    if tokens[at].first and after and after.kind is Kind.MARK and after.text == ")":
+    listed = tokens[at].first and len(last.text) < 3 and after and end + 1 < len(tokens)
+    if listed and (last.after == "." or (after and after.text == ")")):  # "1. Read the bill"
         return True
     if after and not last.after and after.capital and after.key not in _CURRENCIES:
         return True

@@ -11,6 +11,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum, auto
 
 LONGEST_PIECE = 1_000  # characters; what is longer is compared as it stands
@@ -22,7 +23,7 @@ class Kind(Enum):
     EMAIL = auto()
     URL = auto()  # with a scheme, or a bare host and what follows it
     OTHER = auto()  # a path, a file name, an identifier: equal to itself alone
-    MARK = auto()  # a symbol or bracket between words
+    MARK = auto()  # a symbol, a bracket, a new line between words
     BREAK = auto()  # the end of a sentence or line, outside of quotes
 
 
@@ -142,8 +143,12 @@ def tokens(text: str, breaks: bool = True) -> list[Token]:
     first = True
     last_end = 0
     for match in _CHUNK.finditer(text):
-        if breaks and "\n" in text[last_end : match.start()]:
-            first = _end_sentence(found, passages, match.start())
+        if "\n" in text[last_end : match.start()]:
+            first = True
+            if breaks and not _inside(passages, match.start()):
+                found.append(Token("", "\t", Kind.BREAK))
+            elif found:
+                found.append(Token("", "\v", Kind.MARK, quote=found[-1].quote))
         last_end = match.end()
         for start, opened, core, closed in _pieces(match.start(), match.group()):
             while passage < len(passages) and passages[passage][1] <= start:
@@ -156,12 +161,14 @@ def tokens(text: str, breaks: bool = True) -> list[Token]:
                 first = True
                 continue
             kind, key = classify(core)
+            if _abbreviated(core, closed):
+                closed = ""
             found.append(Token(core, key, kind, closed, first, quote))
             first = kind is Kind.MARK or ":" in closed
             for bracket in closed:
                 if bracket in _BRACKETS:
                     found.append(Token(bracket, bracket, Kind.MARK, quote=quote))
-            if breaks and not _ENDS.isdisjoint(closed) and not _abbreviated(core, closed):
+            if breaks and not _ENDS.isdisjoint(closed):
                 within = inside and passages[passage][1] > start + len(core) + 1
                 first = True
                 if not within:
@@ -169,12 +176,9 @@ def tokens(text: str, breaks: bool = True) -> list[Token]:
     return found
 
 
-def _end_sentence(found: list[Token], passages: list[tuple[int, int]], at: int) -> bool:
-    """End a sentence at a new line, unless a quoted passage goes on there."""
+def _inside(passages: list[tuple[int, int]], at: int) -> bool:
     index = bisect_left(passages, (at, -1)) - 1
-    if not (index >= 0 and passages[index][0] <= at < passages[index][1]):
-        found.append(Token("", "\t", Kind.BREAK))
-    return True
+    return index >= 0 and at < passages[index][1]
 
 
 def _abbreviated(core: str, closed: str) -> bool:
@@ -188,10 +192,15 @@ def _pieces(start: int, chunk: str) -> Iterator[tuple[int, str, str, str]]:
     begin, end = 0, len(chunk)
     while begin < end and chunk[begin] in _OPENING:
         begin += 1
-    while end > begin and chunk[end - 1] in _CLOSING:
-        pair = _PAIRS.get(chunk[end - 1])
-        if pair and pair in chunk[begin:end]:
-            break
+    # A bracket that was opened inside belongs to the piece: "Foo_(bar)".
+    surplus = {
+        close: chunk.count(close) - chunk.count(open_, begin) for close, open_ in _PAIRS.items()
+    }
+    while end > begin and (last := chunk[end - 1]) in _CLOSING:
+        if last in surplus:
+            if surplus[last] <= 0:
+                break
+            surplus[last] -= 1
         end -= 1
     opened = "".join(character for character in chunk[:begin] if character in _BRACKETS)
     core, closed = chunk[begin:end], chunk[end:]
@@ -230,6 +239,17 @@ def classify(piece: str) -> tuple[Kind, str]:
     if key := url_key(piece):
         return Kind.URL, key
     return Kind.OTHER, piece.lower() if _ACCOUNT.fullmatch(piece) else piece
+
+
+def number(text: str) -> tuple[Decimal, str] | None:
+    """What a piece of the kind `NUMBER` stands for, with its currency, "" or "%"."""
+    signs = [character for character in text if character in "$€£¥%"]
+    if len(signs) > 1:
+        return None
+    return Decimal(text.translate(_NO_SIGNS)), "".join(signs)
+
+
+_NO_SIGNS = str.maketrans("", "", "$€£¥%,")
 
 
 def url_key(piece: str) -> str:

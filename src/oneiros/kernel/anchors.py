@@ -32,7 +32,7 @@ from functools import lru_cache
 from itertools import pairwise
 from math import isfinite
 
-from oneiros.kernel.anchor_dates import Amounts, amounts, date_time, number
+from oneiros.kernel.anchor_dates import OTHER_WORDS, Amounts, amounts, date_time
 from oneiros.kernel.anchor_phrases import COMMON, FUNCTION, forms, negated
 from oneiros.kernel.anchor_words import (
     OPAQUE,
@@ -40,6 +40,7 @@ from oneiros.kernel.anchor_words import (
     Token,
     host_of,
     normal,
+    number,
     quoted_passages,
     stem,
     tokens,
@@ -48,6 +49,9 @@ from oneiros.kernel.anchor_words import (
 )
 
 LONGEST_VALUE = 20_000  # characters; longer values never match
+_MOST_PLACES = 1_000  # where a value is looked at; a text that repeats itself more often has it not
+_LETTERS = re.compile(r"[^\W\d_]+")
+_FREE_LETTERS = OTHER_WORDS | {"http", "https", "mailto"}
 _LINKS = word_set("of de del da di van von der den la le bin al")
 _PLACEHOLDER = re.compile(r"\{[^{}\n]{1,60}\}")
 _STARTS = frozenset(("starting", "starts", "start", "beginning", "begins", "begin"))
@@ -64,13 +68,14 @@ class _Line:
     def find(self, keys: Sequence[str]) -> Iterator[tuple[int, int]]:
         """First token and behind the last, wherever keys stand in a row, as whole pieces."""
         needle = "\n" + "\n".join(keys) + "\n"
-        at = self.joined.find(needle)
+        at, tried = self.joined.find(needle), 0
         while at >= 0:
             first = bisect_left(self.starts, at)
             last = first + len(keys) - 1
             if not (first and self.glued[first - 1]) and not self.glued[last]:
                 yield first, last + 1
-            at = self.joined.find(needle, at + 1)
+            tried += 1
+            at = self.joined.find(needle, at + 1) if tried < _MOST_PLACES else -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,8 +90,9 @@ class Request:
     split: _Line  # the same, cut at hyphens and underscores
     quotes: frozenset[tuple[str, ...]]  # whole quoted passages, as keys
     templates: tuple[str, ...]  # quoted passages with {placeholders}
-    plain: dict[str, list[int]]  # where words stand that are part of no title, name or address
+    plain: dict[str, set[int]]  # where words stand that are part of no title, name or address
     negated: list[bool]  # per token
+    letters: frozenset[str]  # all runs of letters
     leads: frozenset[str]  # words after "starting with"
     capitals: bool  # whether the user writes capitals at all
 
@@ -106,6 +112,8 @@ class Request:
         moment = date_time(value)
         if moment:
             return self._has_date(*moment)
+        if not self._lettered(value):
+            return False
         cut = _cut(value)
         words = [token for token in cut if token.kind is not Kind.MARK]
         if not words:
@@ -113,21 +121,28 @@ class Request:
         if len(cut) == 1:
             token = cut[0]
             if token.kind is Kind.NUMBER:
-                return token.text == value and number(value) in self.amounts.numbers
-            if token.kind in OPAQUE and (token.kind, token.key) in self.pieces:
-                return token.text == value
+                whole = token.text == value.removeprefix("#")
+                return whole and number(token.text) in self.amounts.numbers
         said = _amounts_of(value)
         if said.spans and said.spans[0] == (0, len(cut)):
             return self._has_amount(said)
+        if len(cut) == 1 and cut[0].kind in OPAQUE:
+            whole = cut[0].text == value.removeprefix("#")
+            return whole and (cut[0].kind, cut[0].key) in self.pieces
         keys = [token.key for token in cut]
-        if any(token.kind in OPAQUE for token in cut) and len(cut) == 1:
-            return False
         if all(token.key in FUNCTION for token in words):
-            return tuple(keys) in self.quotes and sum(map(len, keys)) > 3
+            return False
         places = self.line.find(keys)
         if len(words) > 1:
             return next(places, None) is not None
         return any(self._same_word(words[0], place[0]) for place in places)
+
+    def _lettered(self, value: str) -> bool:
+        """Whether its letters stand in the text at all; most of an attacker's values end here."""
+        return all(
+            letters in self.letters or letters in _FREE_LETTERS
+            for letters in (match[0] for match in _LETTERS.finditer(value.lower()))
+        )
 
     def _has_amount(self, said: Amounts) -> bool:
         return (
@@ -188,6 +203,8 @@ class Request:
         keys = _split_keys(stem(text))
         if keys and keys[0] in self.leads:
             return True
+        if not self._lettered(stem(text)):
+            return False
         telling = [key for key in keys if key not in COMMON and key not in FUNCTION]
         if not any(any(map(str.isalpha, key)) for key in telling):
             return tuple(keys) in self.quotes and bool(keys)
@@ -240,6 +257,7 @@ def parse(text: str) -> Request:
         if token.kind in OPAQUE and at not in inside
     }
     accounts, more = _accounts(words)
+    joined = [key for _, key in accounts]
     pieces |= accounts
     for first, end in more:
         pieces -= {(token.kind, token.key) for token in words[first:end]}
@@ -249,11 +267,11 @@ def parse(text: str) -> Request:
         if token.quote >= 0 and token.kind is not Kind.BREAK:
             quotes.setdefault(token.quote, []).append(token.key)
     passages = [written[start:end] for start, end in quoted_passages(written)]
-    plain: dict[str, list[int]] = {}
+    plain: dict[str, set[int]] = {}
     for at, token in enumerate(words):
         named = token.capital and not token.first and (glued[at] or (at and glued[at - 1]))
         if token.kind is Kind.WORD and token.quote < 0 and not named:
-            plain.setdefault(token.key.replace("e-mail", "email"), []).append(at)
+            plain.setdefault(token.key.replace("e-mail", "email"), set()).add(at)
     return Request(
         words=words,
         amounts=found,
@@ -265,6 +283,7 @@ def parse(text: str) -> Request:
         templates=tuple(text for text in passages if _PLACEHOLDER.search(text)),
         plain=plain,
         negated=negated(words),
+        letters=frozenset(_LETTERS.findall(" ".join((written, *joined)).lower())),
         leads=_leads(words),
         capitals=any(map(str.isupper, written.replace("I", ""))),
     )
@@ -279,7 +298,7 @@ def _glue(words: Sequence[Token], found: Amounts) -> list[bool]:
         elif not token.after and not token.first and following.capital:
             glued[at] = token.capital or token.kind is Kind.NUMBER
             linked = at and token.key in _LINKS and words[at - 1].capital
-            if linked and not words[at - 1].first and not words[at - 1].after:
+            if linked and not words[at - 1].after:
                 glued[at] = glued[at - 1] = True
     for first, end in found.spans:
         glued[first : end - 1] = [True] * (end - 1 - first)
@@ -340,7 +359,7 @@ def _amounts_of(value: str) -> Amounts:
 
 
 def _split_keys(text: str) -> list[str]:
-    parts = re.split(r"[-_\s]+", text)
+    parts = re.split("[-_ ]+", text)
     return [token.key for part in parts for token in _cut(part)]
 
 
