@@ -42,6 +42,7 @@ class Question:
     tool: str
     text: str
     kind: str
+    calls: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,14 @@ class FakeKernel:
 
     def questions(self, pid: int | None = None) -> Sequence[Any]:
         return [
-            Question(call.call_id, state.pid, call.tool, self.text(call.why or ""), "permission")
+            Question(
+                call.call_id,
+                state.pid,
+                call.tool,
+                self.text(call.why or ""),
+                "permission",
+                (call.call_id,),
+            )
             for state in self.states.values()
             for call in state.calls
             if call.phase == "asked" and pid in (None, state.pid)

@@ -13,6 +13,7 @@ from oneiros.errors import JournalError, ProcessError
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.events import Budget
 from oneiros.kernel.journal import Journal
+from oneiros.kernel.kernel import Kernel
 from oneiros.kernel.spec import ProcessSpec
 from oneiros.kernel.tools import ToolResult, Wake
 from tests.kernel.running import (
@@ -96,6 +97,11 @@ def test_a_hanging_tool_is_stopped_at_its_deadline(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def asks(kernel: Kernel, pid: int, results: int) -> bool:
+    """Whether a process asks something, after so many results."""
+    return bool(kernel.questions(pid)) and len(kernel.state(pid).pages) == results
+
+
 def test_effects_ask_a_person(tmp_path: Path) -> None:
     sent: list[str] = []
 
@@ -106,26 +112,31 @@ def test_effects_ask_a_person(tmp_path: Path) -> None:
     mail = Contract(effects=frozenset({Effect.SEND}), critical=("to",))
 
     async def main() -> None:
-        program = {"calls": Calls([("send", '{"to": "a"}'), ("send", '{"to": "b"}')])}
+        to = {name: ("send", f'{{"to": "{name}"}}') for name in "ab"}
+        program = {
+            "same": Calls([to["a"], to["a"], to["a"]]),
+            "other": Calls([to["a"], to["b"]]),
+        }
         async with running(tmp_path, tool("send", send, mail), programs=program) as kernel:
-            spec = ProcessSpec(owner="me", program="calls")
-            for allow, always, outcome in ((True, True, ["a", "b"]), (False, False, [])):
+            # To do the same once more is another question, and always is for good.
+            for name, allow, outcome in (
+                ("same", True, ["a", "a", "a"]),
+                ("other", True, ["a", "b"]),
+                ("other", False, []),
+            ):
                 sent.clear()
-                pid = await kernel.start(spec)
-                await until(kernel, lambda pid=pid: bool(kernel.questions(pid)))
-                question = kernel.questions(pid)[0]
-                assert question.kind == "permission" and "send(to='a')" in question.text
-                assert sent == []
-                await kernel.answer(question.call_id, allow=allow, always=always)
-                if not allow:
-                    await until(kernel, lambda pid=pid: len(kernel.state(pid).pages) == 1)
-                    await until(kernel, lambda pid=pid: bool(kernel.questions(pid)))
-                    await kernel.answer(kernel.questions(pid)[0].call_id, allow=False)
+                pid = await kernel.start(ProcessSpec(owner="me", program=name))
+                for asked in range(2):
+                    await until(kernel, lambda pid=pid, n=asked: asks(kernel, pid, n))
+                    question = kernel.questions(pid)[0]
+                    assert question.kind == "permission" and "send(to='" in question.text
+                    assert len(sent) == (asked if allow else 0)
+                    await kernel.answer(question.call_id, allow=allow, always=allow)
                 state = await ended(kernel, pid)
                 assert sent == outcome
                 assert await kernel.replay(pid) == state.seq
             pid = await kernel.start(
-                ProcessSpec(owner="me", program="calls", capabilities=frozenset({"other"}))
+                ProcessSpec(owner="me", program="same", capabilities=frozenset({"other"}))
             )
             state = await ended(kernel, pid)
             assert sent == [] and "may not use" in kernel.message(state.pages[0])["content"]
@@ -310,7 +321,7 @@ def test_a_full_disk_pauses_processes_and_loses_nothing(tmp_path: Path, monkeypa
 
     async def main() -> None:
         nonlocal full
-        once = Contract(effects=frozenset({Effect.LOCAL}))
+        once = Contract(effects=frozenset({Effect.LOCAL}), undo=True)
         program = {"calls": Calls([("fill", "{}"), ("add", '{"a": 1, "b": 1}')])}
         tools = [tool("fill", fill, once), tool("add", add)]
         async with running(tmp_path, *tools, programs=program) as kernel:

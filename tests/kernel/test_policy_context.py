@@ -9,11 +9,19 @@ from contextlib import aclosing
 from pathlib import Path
 
 from oneiros.kernel.contract import Contract
+from oneiros.kernel.decisions import policy_context
+from oneiros.kernel.kernel import Kernel
 from oneiros.kernel.label import Label
 from oneiros.kernel.spec import ProcessSpec
-from oneiros.kernel.syscalls import policy_context
 from oneiros.kernel.tools import ToolResult
+from oneiros.kernel.view import Texts
+from oneiros.memory.pages import Page
+from oneiros.model.chat_format import Message
 from tests.kernel.running import ScriptedModels, ended, idle, running, tool, until
+
+
+def texts(kernel: Kernel) -> Texts:
+    return Texts(lambda blob: kernel.text(blob).encode())
 
 
 def test_the_request_is_what_the_user_wrote_and_nothing_else(tmp_path: Path) -> None:
@@ -26,7 +34,7 @@ def test_the_request_is_what_the_user_wrote_and_nothing_else(tmp_path: Path) -> 
             await kernel.send(pid, "and now?")
             await until(kernel, lambda: idle(kernel, pid) and len(kernel.state(pid).pages) == 5)
             await until(kernel, lambda: kernel.state(child).end is not None)
-            asked = [policy_context(kernel.state(each), kernel.message) for each in (pid, child)]
+            asked = [policy_context(kernel.state(each), texts(kernel)) for each in (pid, child)]
             assert [context.request() for context in asked] == ["Hello\nand now?", ""]
 
     asyncio.run(main())
@@ -39,11 +47,13 @@ def test_messages_are_read_only_by_who_asks_for_them(tmp_path: Path) -> None:
             await until(kernel, lambda: idle(kernel, pid))
             read: list[int] = []
 
-            def message(page):
-                read.append(page.id)
-                return kernel.message(page)
+            class Watched(Texts):
+                def message(self, page: Page) -> Message:
+                    read.append(page.id)
+                    return super().message(page)
 
-            context = policy_context(kernel.state(pid), message)
+            watched = Watched(lambda blob: kernel.text(blob).encode())
+            context = policy_context(kernel.state(pid), watched)
             assert read == []
             assert context.request() == "Hello" and read == [1]
 

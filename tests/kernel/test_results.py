@@ -29,7 +29,7 @@ from tests.kernel.running import (
     until,
 )
 
-LOCAL = Contract(effects=frozenset({Effect.LOCAL}))
+LOCAL = Contract(effects=frozenset({Effect.LOCAL}), undo=True)
 
 
 class FullDisk(PlainMemory):

@@ -17,7 +17,7 @@ LONGEST = 400  # characters of a text that are fetched
 _SHOWN = 60  # characters of an argument or a result in a line
 _TEXTS = ("text", "arguments", "why", "error", "result")  # fields that are hashes of texts
 # Fields with hashes that say nothing to people, and those that have a place of their own.
-_HIDDEN = ("kind", "state", "options", "tools", "sampling", "data", "label", *_TEXTS)
+_HIDDEN = ("kind", "state", "options", "tools", "sampling", "data", "held", "label", "own", *_TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,15 @@ class SystemCalls:
         """The calls that an event ends, or says something new about."""
         event, pid, time = view["event"], view["pid"], view["time"]
         match event["kind"]:
-            case "received" | "delivered" | "child-started" | "noticed" | "evicted" | "ended":
+            case (
+                "received"
+                | "delivered"
+                | "child-started"
+                | "noticed"
+                | "evicted"
+                | "ended"
+                | "signalled"
+            ):
                 yield SystemCall(time, pid, *_at_once(view), seconds=None)
             case "generation-started":
                 self._generations[pid] = _Begun(time, "", "")
@@ -176,6 +184,8 @@ def _at_once(view: View) -> tuple[str, str, str, str, str]:
         case "received":
             texts = [quoted(content(view, page)) for page in event["pages"]]
             return "receive", "", "", "done", ", ".join(texts)
+        case "signalled":
+            return event["signal"], "", "", "done", quoted(_text(view, "why"))
         case "child-started":
             return "start_child", "", "", "done", f"process {event['child']}"
         case "noticed":

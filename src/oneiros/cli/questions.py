@@ -26,7 +26,9 @@ def questions(json: options.Json = False) -> None:
         return
     for question in asked:
         wanted = "yes, always or no" if question["kind"] == "permission" else "a text"
-        output.say(f"{question['call_id']}  process {question['pid']}  ({wanted})")
+        calls = len(question["calls"])
+        about = f", for {calls} calls" if calls > 1 else ""
+        output.say(f"{question['call_id']}  process {question['pid']}  ({wanted}{about})")
         output.say(indent(question["text"], "  "))
     if not asked:
         output.say("Nothing is asked.")
@@ -65,7 +67,7 @@ def answer(
 
 
 def _asked(questions: list[dict[str, Any]], call_id: str) -> dict[str, Any]:
-    found = [question for question in questions if question["call_id"] == call_id]
+    found = [question for question in questions if call_id in question["calls"]]
     if not found:
         raise OneirosError(f"Call {call_id} asks nothing: `oneiros questions` lists what does.")
     if len(found) > 1:

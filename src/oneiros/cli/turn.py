@@ -128,6 +128,8 @@ class WatchedProcess:
                 self._line(event_lines.cut(f"{event.page.kind}: {' '.join(text.split())}", 300))
             case e.Evicted():
                 self._line(f"{len(event.pages)} pages left the context; they can be found again")
+            case e.Signalled(why=str(why)):
+                self._line(texts.get(why, ""), "yellow")
             case e.ChildStarted():
                 self._line(f"process {event.child} was started")
             case e.Ended():
@@ -187,7 +189,10 @@ class WatchedProcess:
     def _put_question(self, question: Mapping[str, Any]) -> None:
         self._end_line()
         who = "" if question["pid"] == self.pid else f"[process {question['pid']}] "
-        self._console.print(output.printable(who + question["text"]), style="bold", markup=False)
+        calls = len(question["calls"])
+        about = f"[{calls} calls] " if calls > 1 else ""
+        text = output.printable(f"{who}{about}{question['text']}")
+        self._console.print(text, style="bold", markup=False)
         answer: dict[str, object]
         if question["kind"] == "permission":
             answer = _permission(keyboard.read_answer("y = once, a = always, n = no: "))

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Literal
 
 from oneiros.errors import JournalError
 from oneiros.kernel import events as e
+from oneiros.kernel.decisions import StateTexts, decisions
 from oneiros.kernel.label import PUBLIC, USER, Label
-from oneiros.kernel.policy import Allow, Arguments, Ask, Decision, Deny
+from oneiros.kernel.policy import Allow, Ask, Decision, Deny
 from oneiros.kernel.program import ToolRequest
+from oneiros.kernel.readings import Arguments
 from oneiros.kernel.results import end_call
 from oneiros.kernel.state import CallState, ProcessState
 from oneiros.kernel.syscalls import (
     OutcomeUnknownError,
     Toolbox,
-    decision,
+    as_vouched_for,
     result_label,
     run,
 )
 from oneiros.kernel.tools import CallContext, Outcome, Tool, ToolError, ToolResult, Wake
-from oneiros.memory.pages import Page
-from oneiros.model.chat_format import Message
 
 if TYPE_CHECKING:
     from oneiros.kernel.process import Process
@@ -39,61 +39,66 @@ _DENIED = "A person said no to this call. Do not make it again; go on without it
 def begin_calls(process: Process, requests: Sequence[ToolRequest]) -> None:
     """Decide about calls, and journal them with the decisions, all in one."""
     services = process.services
-    events = intended(
-        process.state, requests, services.toolbox, services.texts.message, process.put
-    )
+    events = intended(process.state, requests, services.toolbox, services.texts, process.put)
+    calls = [event for event in events if isinstance(event, e.CallIntended)]
     effects = (
-        services.toolbox.get(event.tool).contract.effects
-        for event in events
-        if event.decision == "allow"
+        services.toolbox.get(call.tool).contract.effects
+        for call in calls
+        if call.decision == "allow"
     )
     process.append(*events, durable=any(effects))
-    process.running_calls.update(event.call_id for event in events)
+    process.running_calls.update(call.call_id for call in calls)
 
 
 def intended(
     state: ProcessState,
     requests: Sequence[ToolRequest],
     toolbox: Toolbox,
-    message: Callable[[Page], Message],
+    texts: StateTexts,
     put: Callable[[str], str],
-) -> list[e.CallIntended]:
+) -> list[e.CallIntended | e.Signalled]:
     """Calls with the decisions about them, as they are journalled.
+
+    The process is stopped after them if it asks too often.
 
     Args:
         state: of the process that wants to make them.
         requests: the calls.
         toolbox: the tools.
-        message: reads a page.
+        texts: reads what the state names.
         put: keeps a text, and gives its hash.
     """
-    events = []
-    for number, request in enumerate(requests):
-        try:
-            tool = toolbox.get(request.tool)
-            arguments = toolbox.arguments(tool, request.arguments)
-        except ToolError as error:
-            decided: Decision = Deny(str(error))
-        else:
-            decided = decision(tool, arguments, state, message, number)
-        why = meaning = None
-        match decided:
+    events: list[e.CallIntended | e.Signalled] = []
+    stop = None
+    decided = decisions(state, requests, toolbox, texts)
+    for number, (request, decision) in enumerate(zip(requests, decided, strict=True)):
+        why, meaning = None, ""
+        released: tuple[str, ...] = ()
+        match decision:
+            case Allow():
+                released = decision.released
             case Ask():
-                why, meaning = put(decided.question), decided.meaning
+                why, meaning = put(decision.question), decision.meaning
             case Deny():
-                why = put(decided.reason)
+                why = put(decision.reason)
+                stop = decision.reason if decision.stop else stop
         events.append(
             e.CallIntended(
                 call_id=f"{state.pid}.{state.next_call + number}",
                 tool=request.tool.encode(errors="replace").decode(),
                 arguments=put(request.arguments),
-                decision=_NAMES[type(decided)],
+                decision=_NAMES[type(decision)],
                 why=why,
-                meaning=meaning or "",
+                meaning=meaning,
                 label=state.label,
                 model_call=request.model_call,
+                handle=request.handle or (state.quarantine and request.model_call is not None),
+                released=released,
             )
         )
+    if stop is not None:
+        why = put(f"{stop} `oneiros cont {state.pid}` lets it go on.")
+        events.append(e.Signalled(signal="stop", why=why))
     return events
 
 
@@ -140,11 +145,11 @@ def _end_crashed(process: Process, call: CallState, error: BaseException) -> Non
     except ToolError:
         end_call(process, call, "failed", text)
         return
-    label = result_label(tool, arguments, _context(process, call), ToolResult(""))
+    own = result_label(tool, arguments, _context(process, call), ToolResult(""))
     if tool.contract.effects:
-        end_call(process, call, "unknown", f"{text}. {_MAYBE}", label=label)
+        end_call(process, call, "unknown", f"{text}. {_MAYBE}", own=own)
     else:
-        end_call(process, call, "failed", text, label=label)
+        end_call(process, call, "failed", text, own=own)
 
 
 async def _carry_out(process: Process, call_id: str) -> None:
@@ -185,14 +190,14 @@ async def _perform(process: Process, call: CallState) -> None:
         return
     context = _context(process, call)
     # Errors are worded by servers and sites, as results are.
-    label = result_label(tool, arguments, context, ToolResult(""))
+    own = result_label(tool, arguments, context, ToolResult(""))
     began = time.monotonic()
     try:
         outcome = await _outcome(process, call, tool, arguments, context)
     except OutcomeUnknownError as error:
-        end_call(process, call, "unknown", str(error), began, label=label)
+        end_call(process, call, "unknown", str(error), began, own=own)
     except ToolError as error:
-        end_call(process, call, "failed", str(error), began, label=label)
+        end_call(process, call, "failed", str(error), began, own=own)
     else:
         if isinstance(outcome, Wake):
             if outcome.question is not None:
@@ -200,9 +205,9 @@ async def _perform(process: Process, call: CallState) -> None:
                 outcome = Wake(question=question, at=outcome.at)
             process.append(e.CallSuspended(call_id=call.call_id, wake=outcome))
         else:
-            label = label.join(outcome.label)
-            limit = tool.contract.output_limit
-            end_call(process, call, "done", outcome.text, began, outcome, label, limit)
+            own = result_label(tool, arguments, context, outcome)
+            result = as_vouched_for(tool, outcome)
+            end_call(process, call, "done", result.text, began, result, own, tool.contract)
 
 
 async def _outcome(
@@ -275,12 +280,11 @@ async def _woken(process: Process, call: CallState) -> None:
                 child.end.label,
             )
         result = ToolResult(text, label=label)
-        end_call(process, call, "done", text, None, result, call.label.join(result.label))
+        end_call(process, call, "done", text, None, result, result.label)
     elif wake.message and process.state.inbox:
         mail = process.state.inbox[0]
         text = f"From {mail.sender}: {texts.text(mail.text)}"
-        label = call.label.join(mail.label)
-        end_call(process, call, "done", text, None, ToolResult(text), label, received=1)
+        end_call(process, call, "done", text, own=mail.label, mail=mail)
     else:
         now = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
         end_call(process, call, "done", f"The time has come: it is {now}.")
@@ -288,8 +292,8 @@ async def _woken(process: Process, call: CallState) -> None:
 
 def answer_question(process: Process, call: CallState, text: str) -> None:
     """End a call that asked a person with what the person said."""
-    label = call.label.join(Label.of(USER, readers=[process.state.owner]))
-    end_call(process, call, "done", text, None, ToolResult(text), label)
+    own = Label.of(USER, readers=[process.state.owner])
+    end_call(process, call, "done", text, own=own)
 
 
 def cancel_waiting(process: Process) -> None:

@@ -140,6 +140,8 @@ def texts_of(event: e.Event) -> tuple[str, ...]:
             found = (event.wake.question,)
         case e.Ended():
             found = (event.result,)
+        case e.Signalled():
+            found = (event.why,)
         case _:
             found = ()
     return tuple(blob for blob in found if blob is not None)

@@ -65,6 +65,8 @@ class Started:
     priority: int = 0  # lower runs first; 0: somebody is waiting for its answers
     budget: Budget = Budget()
     capabilities: frozenset[str] = frozenset()
+    grants: frozenset[str] = frozenset()  # effects that the app's manifest allows unasked
+    quarantine: bool = False  # whether results of the model's calls stay behind handles
     sampling: str | None = None  # hash of how replies are drawn, as JSON; None: the model's way
     pages: tuple[Page, ...] = ()
 
@@ -182,6 +184,8 @@ class CallIntended:
     meaning: str = ""  # of the question
     label: Label = Label()
     model_call: str | None = None  # the id that the model gave the call; None: the program's call
+    handle: bool = False  # whether what is untrusted of the result stays behind handles
+    released: tuple[str, ...] = ()  # who gets to know something by it, after private data was read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,8 +215,12 @@ class CallEnded:
     call_id: str
     outcome: Literal["done", "failed", "denied", "unknown", "cancelled"]
     page: Page
+    # Of what the call brought, without what influenced the call; None: it was not kept apart, and
+    # the page's label has all.
+    own: Label | None = None
     used: Used = Used()
     data: str | None = None  # hash of JSON
+    held: str | None = None  # hash of the whole text, where the page has handles in its place
     document: str | None = None  # path on the disk of the whole output, where the page has a part
     received: int = 0  # first messages of the inbox that the result holds
 
@@ -241,6 +249,7 @@ class Signalled:
 
     kind: Literal["signalled"] = "signalled"
     signal: Literal["stop", "continue"]
+    why: str | None = None  # hash; where the kernel itself stopped it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

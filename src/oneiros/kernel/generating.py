@@ -18,11 +18,11 @@ from oneiros.engine.sampling import SamplingOptions
 from oneiros.errors import ContextLengthError, OneirosError
 from oneiros.kernel import events as e
 from oneiros.kernel.budgets import LAST_SECONDS, LAST_WORDS
+from oneiros.kernel.decisions import thinking
 from oneiros.kernel.label import Label, join_all
 from oneiros.kernel.policy import Allow, Ask, Deny
 from oneiros.kernel.program import ACTION, Generate
 from oneiros.kernel.state import Generation
-from oneiros.kernel.syscalls import thinking
 from oneiros.memory.context import (
     SAID,
     ContextBudget,
@@ -157,7 +157,7 @@ def _refused(process: Process) -> str | None:
     origin = process.services.models.origin(process.state.model)
     if origin is None:
         return None
-    match thinking(origin, process.state, process.services.texts.message):
+    match thinking(origin, process.state, process.services.texts):
         case Allow():
             return None
         case Ask(question=why) | Deny(reason=why):

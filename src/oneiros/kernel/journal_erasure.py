@@ -75,7 +75,8 @@ def texts_of_page(events: Iterable[e.Event], inbox: Iterable[str], number: int) 
                 calls.setdefault(event.call_id, set()).add(event.wake.question)
             case e.CallEnded():
                 pages = (event.page,)
-                texts = {event.data, *calls.get(event.call_id, ()), *waiting[: event.received]}
+                texts = {event.data, event.held, *waiting[: event.received]}
+                texts |= calls.get(event.call_id, set())
                 del waiting[: event.received]
                 if event.call_id in asked:
                     goes_with.setdefault(asked[event.call_id], set()).add(event.page.id)
@@ -92,7 +93,8 @@ def texts_of_page(events: Iterable[e.Event], inbox: Iterable[str], number: int) 
 
 def under_way(state: ProcessState) -> set[str]:
     """The hashes of texts that a process needs for what is not over yet."""
-    needed = STATE.dump_json(replace(state, pages=(), evicted=()))
+    over = replace(state, pages=(), evicted=(), readings=(), made=())
+    needed = STATE.dump_json(over)
     return {found.decode() for found in _HASH.findall(needed)}
 
 

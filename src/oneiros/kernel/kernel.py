@@ -160,6 +160,8 @@ class Kernel:
             priority=spec.priority,
             budget=spec.budget,
             capabilities=spec.capabilities,
+            grants=spec.grants,
+            quarantine=spec.quarantine,
             sampling=sampling,
             pages=self._first_pages(spec, model),
         )
@@ -224,6 +226,8 @@ class Kernel:
             priority=max(1, state.priority),
             budget=budget,
             capabilities=capabilities,
+            grants=state.grants,
+            quarantine=state.quarantine,
             parent=parent,
         )
         children = sum(child in self._processes for child in state.children)
@@ -391,7 +395,7 @@ class Kernel:
         """Answer a question: allow or refuse a call, or say something.
 
         Args:
-            call_id: of the call that asks.
+            call_id: of a call that asks; calls about which the same is asked are answered with it.
             pid: of the process that asks; None: whichever does.
             allow: whether a call may be made.
             always: whether all calls of its meaning may, from now on.
@@ -401,17 +405,19 @@ class Kernel:
             ProcessError: nothing is asked there, or the answer is of the other kind.
         """
         for question in self.questions(pid):
-            if question.call_id != call_id:
+            if call_id not in question.calls:
                 continue
             process = self._processes[question.pid]
             if question.kind == "permission":
                 if allow is None:
                     raise ProcessError(f"Call {call_id} asks for a permission: yes or no.")
-                process.append(
-                    e.CallAnswered(call_id=call_id, allowed=allow, always=always), durable=allow
+                answers = (
+                    e.CallAnswered(call_id=one, allowed=allow, always=always)
+                    for one in question.calls
                 )
+                process.append(*answers, durable=allow)
                 if allow:
-                    process.running_calls.add(call_id)
+                    process.running_calls.update(question.calls)
                 return
             if text is None:
                 raise ProcessError(f"Call {call_id} asks a question: answer it with a text.")

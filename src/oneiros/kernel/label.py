@@ -63,6 +63,11 @@ class Label:
         """The origins that are neither the user, the system, an app nor a tool of ours."""
         return frozenset(origin for origin in self.origins if not is_trusted(origin))
 
+    @property
+    def private(self) -> bool:
+        """Whether it is of more than what the user said, and not everybody may read it."""
+        return self.readers is not None and not all(map(_is_said, self.origins))
+
     @classmethod
     def of(cls, *origins: str, readers: Iterable[str] | None = None) -> Self:
         """A label from names."""
@@ -75,6 +80,11 @@ PUBLIC = Label()  # the least label: of constants
 def is_trusted(origin: str) -> bool:
     """Whether an origin is the user, the system, an app or a tool of ours; others are not."""
     return origin in (USER, SYSTEM) or origin.partition(":")[0] in TRUSTED_KINDS
+
+
+def _is_said(origin: str) -> bool:
+    """Whether an origin is the user, or what processes begin with."""
+    return origin in (USER, SYSTEM) or origin.startswith("app:")
 
 
 def join_all(labels: Iterable[Label]) -> Label:

@@ -38,6 +38,7 @@ class ToolRequest:
     tool: str
     arguments: str  # JSON
     model_call: str | None = None  # the id that the model gave it
+    handle: bool = False  # whether what is untrusted of the result stays behind handles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

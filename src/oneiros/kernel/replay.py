@@ -57,7 +57,8 @@ class _Replay:
         self._erased = False  # whether a text was missing, since the program was asked
         # States at which the program may have been asked since it did something.
         self._asked: list[ProcessState] = []
-        self._calls: list[e.CallIntended] = []  # that the program asked for, and are to come
+        # What the program asked for, with the decisions about it, and is to come.
+        self._calls: list[e.CallIntended | e.Signalled] = []
 
     def check(self, state: ProcessState, event: e.Event, seq: int) -> None:
         """Whether the program does what an event says. Raises ReplayError: it does not."""
@@ -66,14 +67,14 @@ class _Replay:
             self._asked.append(state)
         if not self._calls:
             self._erased = False
-        if isinstance(event, e.CallIntended):
-            if not self._calls:
+        if isinstance(event, e.CallIntended) or (self._calls and isinstance(event, e.Signalled)):
+            if isinstance(event, e.CallIntended) and not self._calls:
                 self._calls = self._intended(state, event, seq)
             # The reason of a refusal may name tools that were there, and are not described.
             if replace(self._calls.pop(0), why=None) != replace(event, why=None):
                 self._differs(seq, event, "another call, or another decision")
         elif self._calls:
-            self._differs(seq, event, f"a call of {self._calls[0].tool}")
+            self._differs(seq, event, _named(self._calls[0]))
         elif (did := self._did(state, event)) is not None:
             # Between the question and the event there may have been others: messages, evictions.
             asked = (state, *reversed(self._asked))
@@ -103,14 +104,14 @@ class _Replay:
 
     def _intended(
         self, state: ProcessState, event: e.CallIntended, seq: int
-    ) -> list[e.CallIntended]:
+    ) -> list[e.CallIntended | e.Signalled]:
         said = self._say(state)
         if not isinstance(said, Call):
             self._differs(seq, event, _shown(said))
             return [event]
         tools = {tool.name: tool for tool in self._texts.tools(state.tools)}
         toolbox = Toolbox(lambda: tools)
-        return intended(state, said.requests, toolbox, self._texts.message, _hash)
+        return intended(state, said.requests, toolbox, self._texts, _hash)
 
     def _read(self, blob: str) -> bytes:
         try:
@@ -131,6 +132,10 @@ class _Replay:
 def _makes_room(event: e.Event) -> bool:
     """Whether the kernel makes room for a reply that was asked for, or adds to what it answers."""
     return isinstance(event, e.Evicted) or (isinstance(event, e.Noticed) and not event.by_program)
+
+
+def _named(event: e.CallIntended | e.Signalled) -> str:
+    return f"a call of {event.tool}" if isinstance(event, e.CallIntended) else "to be stopped"
 
 
 def _hash(text: str) -> str:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from oneiros.errors import DiskError
 from oneiros.kernel import events as e
+from oneiros.kernel import handles
+from oneiros.kernel.contract import Contract
 from oneiros.kernel.generating import MARKUP, room
 from oneiros.kernel.label import SYSTEM, Label
-from oneiros.kernel.state import CallState
+from oneiros.kernel.state import CallState, Mail
 from oneiros.kernel.tools import ToolResult
 from oneiros.memory.documents import fitted
 from oneiros.memory.pages import PageKind
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 CallOutcome = Literal["done", "failed", "denied", "unknown", "cancelled"]
 
+_OURS = Label.of(SYSTEM)  # of what the kernel itself says
+_NONE = Contract()
 _SHARE = 0.75  # of the room beside what stays; the rest is for marks, notices and the next reply
 _LEAST = 48  # tokens of a result, where there is no room
 
@@ -32,43 +36,67 @@ def end_call(
     text: str,
     began: float | None = None,
     result: ToolResult | None = None,
-    label: Label | None = None,
-    limit: int = 8_000,
-    received: int = 0,
+    own: Label = _OURS,
+    contract: Contract = _NONE,
+    mail: Mail | None = None,
 ) -> None:
     """Journal a call's end with its result as a page.
 
-    Of a text that has more than `limit` characters, or takes more of the context than there is, the
-    beginning and the end are shown; the whole becomes a document, if there is space on the disk.
+    Of a text that has more characters than the contract says, or takes more of the context than
+    there is, the beginning and the end are shown; the whole becomes a document, if there is space
+    on the disk. Of a result that stays behind handles only what its tool vouches for is shown.
+
+    Args:
+        process: whose call it is.
+        call: it.
+        outcome: how it ended.
+        text: for the model.
+        began: when; `time.monotonic`.
+        result: what it brought.
+        own: label of that, without what influenced the call.
+        contract: of its tool.
+        mail: the first message of the inbox, if the result is that.
     """
-    if label is None:
-        label = call.label.join(Label.of(SYSTEM))
+    data = None
+    if result is not None and result.data is not None:
+        data = json.dumps(result.data, ensure_ascii=False, default=str)
+    label = call.label.join(own)
     files = [path for path in (result.files if result else ()) if path not in text]
     remark = f"\n[files: {', '.join(files)}]" if files else ""
-    if outcome in ("failed", "unknown"):
-        text = f"Error: {text}"
-    text, document = _shown(process, call, text, remark, label, limit)
+    error = "Error: " if outcome in ("failed", "unknown") else ""
+    whole = None
+    if _is_held(call, result, own):
+        whole = process.put(f"{text}{remark}")
+        known = None if data is None else json.loads(data)
+        text, remark = handles.held(call.call_id, text, known, contract, own), ""
+        label = call.label.join(handles.outside(own, call.tool))
+    text, document = _shown(process, call, f"{error}{text}", remark, label, contract.output_limit)
     message: Message = {"role": "tool", "content": text, "name": call.tool}
     kind = PageKind.VALUE
     if call.model_call is not None:
         message["tool_call_id"] = call.model_call
         kind = PageKind.TOOL
-    data = None
-    if result is not None and result.data is not None:
-        data = process.put(json.dumps(result.data, ensure_ascii=False, default=str))
+    sender = "" if mail is None else mail.sender
     seconds = 0.0 if began is None else time.monotonic() - began
     process.append(
         e.CallEnded(
             call_id=call.call_id,
             outcome=outcome,
-            page=process.page(kind, message, label, call_id=call.call_id),
+            page=process.page(kind, message, label, sender=sender, call_id=call.call_id),
+            own=own,
             used=e.Used(calls=1, seconds=seconds, money=result.cost if result else 0.0),
-            data=data,
+            data=None if data is None else process.put(data),
+            held=whole,
             document=document,
-            received=received,
+            received=0 if mail is None else 1,
         )
     )
     process.running_calls.discard(call.call_id)
+
+
+def _is_held(call: CallState, result: ToolResult | None, own: Label) -> bool:
+    asked_for = result is not None and result.shown
+    return call.handle and not asked_for and not own.trusted
 
 
 def _shown(

@@ -21,6 +21,9 @@ class ProcessSpec:
     priority: int = 0
     budget: Budget = field(default_factory=Budget)
     capabilities: frozenset[str] = frozenset({"*"})
+    # Effects that the app's manifest allows unasked: names of tools, and of readers.
+    grants: frozenset[str] = frozenset()
+    quarantine: bool = False  # whether what is untrusted of all results stays behind handles
     parent: int | None = None
     system: str | None = None  # None: the app's own
     sampling: SamplingOptions | None = None  # None: the model's way

@@ -15,6 +15,8 @@ from oneiros.kernel.tools import Wake
 from oneiros.memory.pages import Page, PageKind
 
 CallPhase = Literal["intended", "asked", "denied", "suspended"]
+# Outcomes of calls that bring something: the text of an error is somebody's, too.
+_BROUGHT = ("done", "failed", "unknown")
 _PHASES: dict[str, CallPhase] = {"allow": "intended", "ask": "asked", "deny": "denied"}
 
 
@@ -49,7 +51,33 @@ class CallState:
     model_call: str | None
     why: str | None = None  # hash
     meaning: str = ""
+    handle: bool = False  # whether what is untrusted of the result stays behind handles
     wake: Wake | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeCall:
+    """A call that was allowed."""
+
+    call_id: str
+    tool: str
+    arguments: str  # hash
+    tools: str | None  # hash of the tools that were offered then, with their contracts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingState:
+    """What a call brought: decisions look values up in it, and handles lead to it."""
+
+    call_id: str
+    tool: str
+    arguments: str  # hash
+    tools: str | None  # hash of the tools that were offered then, with their contracts
+    data: str | None  # hash of JSON
+    held: str | None  # hash of the whole text, where the page has handles in its place
+    page: int
+    own: Label  # of what it brought, without what influenced the call
+    clean: bool  # whether nothing untrusted had been read when the call was made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +117,16 @@ class ProcessState:
     sampling: str | None = None  # hash
     tools: str | None = None  # hash of the tools offered
     granted: frozenset[str] = frozenset()  # meanings of questions that are allowed for good
+    grants: frozenset[str] = frozenset()  # effects that the app's manifest allows unasked
+    quarantine: bool = False  # whether results of the model's calls stay behind handles
+    readings: tuple[ReadingState, ...] = ()
+    # Whether private data came otherwise than by a call: a message of another process. States of
+    # before this was kept do not say.
+    private: bool = True
+    # Since the user's last message came into the context:
+    asked: frozenset[str] = frozenset()  # meanings of questions
+    refused: frozenset[str] = frozenset()  # those that a person said no to
+    made: tuple[MadeCall, ...] = ()
     pages: tuple[Page, ...] = ()  # the context, and values
     evicted: tuple[Page, ...] = ()
     inbox: tuple[Mail, ...] = ()
@@ -163,6 +201,9 @@ def apply(
                 priority=event.priority,
                 budget=event.budget,
                 capabilities=event.capabilities,
+                grants=event.grants,
+                quarantine=event.quarantine,
+                private=any(page.label.private for page in event.pages),
                 sampling=event.sampling,
                 label=join_all(page.label for page in event.pages),
                 pages=event.pages,
@@ -199,6 +240,12 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
         case e.Received():
             state = replace(state, documents=(*state.documents, *event.documents))
             state = replace(state, inbox=state.inbox[len(event.pages) :], failures=0)
+            said = [page.sender == "user" for page in event.pages]
+            others = (page for page, by_user in zip(event.pages, said, strict=True) if not by_user)
+            if any(page.label.private for page in others):
+                state = replace(state, private=True)
+            if any(said):
+                state = _spoken_to(state)
             return _with(state, *event.pages)
         case e.Noticed():
             if event.by_program:
@@ -234,23 +281,36 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
                 model_call=event.model_call,
                 why=event.why,
                 meaning=event.meaning,
+                handle=event.handle,
             )
+            if event.decision == "ask":
+                state = replace(state, asked=state.asked | {event.meaning})
+            elif event.decision == "allow":
+                state = _with_made(state, call)
             return replace(state, calls=(*state.calls, call), next_call=state.next_call + 1)
         case e.CallAnswered():
             phase: CallPhase = "intended" if event.allowed else "denied"
             call = replace(_call(state, event), phase=phase)
             if event.allowed and event.always:
                 state = replace(state, granted=state.granted | {call.meaning})
+            if event.allowed:
+                state = _with_made(state, call)
+            else:
+                state = replace(state, refused=state.refused | {call.meaning})
             return _with_call(state, call)
         case e.CallSuspended():
             return _with_call(
                 state, replace(_call(state, event), phase="suspended", wake=event.wake)
             )
         case e.CallEnded():
-            _call(state, event)
+            ended = _call(state, event)
             calls = tuple(call for call in state.calls if call.call_id != event.call_id)
             documents = state.documents + ((event.document,) if event.document else ())
             used = state.used.plus(event.used)
+            if event.outcome in _BROUGHT:
+                state = _with_reading(state, ended, event)
+            if any(mail.sender == "user" for mail in state.inbox[: event.received]):
+                state = _spoken_to(state)
             state = replace(state, calls=calls, documents=documents, used=used)
             return _with(replace(state, inbox=state.inbox[event.received :]), event.page)
         case e.Evicted():
@@ -274,7 +334,10 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
                 evicted=_blanked(state.evicted, event),
             )
         case e.Signalled():
-            return replace(state, stopped=event.signal == "stop")
+            if event.signal == "stop":
+                return replace(state, stopped=True)
+            # A person lets it go on, and so ask again.
+            return replace(state, stopped=False, asked=frozenset(), refused=frozenset())
         case e.Reniced():
             return replace(state, priority=event.priority)
         case e.ModelChanged():
@@ -299,6 +362,33 @@ def _with(state: ProcessState, *pages: Page) -> ProcessState:
         pages=(*state.pages, *pages),
         next_page=max(state.next_page, last + 1),
     )
+
+
+def _with_made(state: ProcessState, call: CallState) -> ProcessState:
+    made = MadeCall(
+        call_id=call.call_id, tool=call.tool, arguments=call.arguments, tools=state.tools
+    )
+    return replace(state, made=(*state.made, made))
+
+
+def _with_reading(state: ProcessState, call: CallState, event: e.CallEnded) -> ProcessState:
+    reading = ReadingState(
+        call_id=call.call_id,
+        tool=call.tool,
+        arguments=call.arguments,
+        tools=state.tools,  # offered between calls only: they are those of when it was made
+        data=event.data,
+        held=event.held,
+        page=event.page.id,
+        own=event.page.label if event.own is None else event.own,
+        clean=call.label.trusted,
+    )
+    return replace(state, readings=(*state.readings, reading))
+
+
+def _spoken_to(state: ProcessState) -> ProcessState:
+    """The user said something: what was asked and done until then was for another request."""
+    return replace(state, asked=frozenset(), refused=frozenset(), made=())
 
 
 def _step(state: ProcessState) -> ProcessState:

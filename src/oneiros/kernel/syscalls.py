@@ -1,8 +1,8 @@
 """System calls: what every call of a tool goes through, whoever makes it.
 
-Look the tool up, check the arguments against its schema, decide by capability, contract and label,
-journal the intent, run the device with a deadline, label the result, journal it. The journalling is
-`process.py`'s; here are the parts that need no process.
+Look the tool up, check the arguments against its schema, decide by capability, contract, label and
+the user's words (`decisions.py`), journal the intent, run the device with a deadline, label the
+result, journal it. The journalling is `calls.py`'s; here are the parts that need no process.
 """
 
 from __future__ import annotations
@@ -19,22 +19,14 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from oneiros.errors import OneirosError
-from oneiros.kernel.contract import Contract, Effect
-from oneiros.kernel.label import Label
-from oneiros.kernel.policy import Arguments, Decision, Deny, PolicyContext, ToolCall, decide
+from oneiros.kernel.contract import Contract
+from oneiros.kernel.label import Label, is_trusted
+from oneiros.kernel.readings import Arguments, vouched
 from oneiros.kernel.schemas import misfit
-from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import CallContext, Json, Outcome, Tool, ToolError, ToolResult
-from oneiros.memory.pages import Page
-from oneiros.model.chat_format import Message
 
 _PATIENCE = 5.0  # seconds that a cancelled tool may take to clean up
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-
-
-# What a reply of a model on another machine is to the policy.
-_THINK = "think"
-_SENDS = frozenset({Effect.SEND})
 
 
 class OutcomeUnknownError(ToolError):
@@ -134,69 +126,6 @@ class Toolbox:
         return arguments
 
 
-def decision(
-    tool: Tool,
-    arguments: Arguments,
-    state: ProcessState,
-    message: Callable[[Page], Message],
-    before: int = 0,
-) -> Decision:
-    """Whether a process may make a call: the policy, and the budget of calls.
-
-    `before` counts the calls that it makes at once with this one, and come before it.
-    """
-    budget = state.budget.calls
-    if budget is not None and state.used.calls + len(state.calls) + before >= budget:
-        return Deny(f"The budget of {budget:,} calls is used up.")
-    call = ToolCall(tool.name, arguments, tool.contract, tool.capability)
-    return decide(call, policy_context(state, message))
-
-
-def thinking(origin: str, state: ProcessState, message: Callable[[Page], Message]) -> Decision:
-    """Whether a model on another machine may read a process's context, to answer it.
-
-    The owner chose the model for the process, which is consent to all that the owner may read.
-
-    Args:
-        origin: the model's, "model:NAME"; it is the reader.
-        state: of the process.
-        message: reads a page.
-    """
-    label = state.label
-    if not label.readable_by(origin) and not label.readable_by(state.owner):
-        readers = ", ".join(sorted(label.readers or ())) or "nobody"
-        return Deny(
-            f"{origin} runs on another machine, and may not read this process's context: what the "
-            f"process has read is for {readers}. Start a process without it, or one with a model "
-            "of this machine."
-        )
-    call = ToolCall(_THINK, {}, Contract(effects=_SENDS, sinks=(origin,)), origin)
-    context = policy_context(state, message)
-    consent = replace(
-        context,
-        capabilities=context.capabilities | {origin},
-        granted=context.granted | {f"{_THINK}: {Effect.SEND}"},
-    )
-    return decide(call, consent)
-
-
-def policy_context(state: ProcessState, message: Callable[[Page], Message]) -> PolicyContext:
-    """What a decision about a process's call depends on."""
-
-    def request() -> str:
-        pages = sorted((*state.evicted, *state.pages), key=lambda page: page.id)
-        return "\n".join(message(page)["content"] for page in pages if page.sender == "user")
-
-    return PolicyContext(
-        owner=state.owner,
-        app=state.app,
-        capabilities=state.capabilities,
-        granted=state.granted,
-        request=request,
-        label=state.label,
-    )
-
-
 async def run(tool: Tool, arguments: Arguments, context: CallContext, seconds: float) -> Outcome:
     """Run a tool, for so many seconds at most.
 
@@ -232,11 +161,26 @@ async def run(tool: Tool, arguments: Arguments, context: CallContext, seconds: f
 def result_label(
     tool: Tool, arguments: Arguments, context: CallContext, result: ToolResult
 ) -> Label:
-    """The label of a call's result: of all that could influence it, and of where it comes from."""
+    """The label of what a call itself brought: of where it comes from, and for whom it is."""
     contract = tool.contract
-    origins = [_filled(origin, arguments) for origin in contract.origins] or [f"tool:{tool.name}"]
+    own = f"tool:{tool.name}"
+    origins = [_filled(origin, arguments) for origin in contract.origins] or [own]
+    if _is_vouched_for(contract, result):
+        origins = [origin if is_trusted(origin) else own for origin in origins]
     readers = [context.owner] if contract.private else None
-    return context.label.join(Label.of(*origins, readers=readers), result.label)
+    return Label.of(*origins, readers=readers).join(result.label)
+
+
+def as_vouched_for(tool: Tool, result: ToolResult) -> ToolResult:
+    """A result; where its data are fields alone that its tool vouches for, it says no more."""
+    if all(map(is_trusted, tool.contract.origins)) or not _is_vouched_for(tool.contract, result):
+        return result
+    return replace(result, text=json.dumps(result.data, ensure_ascii=False, default=str))
+
+
+def _is_vouched_for(contract: Contract, result: ToolResult) -> bool:
+    # The names of files are whatever the call has made of what it read.
+    return result.data is not None and not result.files and vouched(result.data, contract)
 
 
 def _filled(template: str, arguments: Arguments) -> str:

@@ -36,6 +36,7 @@ class ToolResult:
     files: tuple[str, ...] = ()  # paths on the process's disk that the call wrote: figures, tables
     label: Label = PUBLIC  # beside what the contract says: of a file that was read, say
     cost: float = 0.0  # US dollars
+    shown: bool = False  # even where results stay behind handles: it was asked for by its handle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from oneiros.errors import BlobErasedError
+from oneiros.kernel.contract import CONSERVATIVE, Contract
 from oneiros.kernel.events import LoadBlob
-from oneiros.kernel.state import ProcessState
+from oneiros.kernel.policy import ToolCall
+from oneiros.kernel.readings import Arguments, Reading
+from oneiros.kernel.state import MadeCall, ProcessState, ReadingState
 from oneiros.kernel.syscalls import described
 from oneiros.kernel.tools import Tool
 from oneiros.memory.pages import Page
@@ -17,6 +20,7 @@ from oneiros.model.chat_format import GeneratedReply, Message
 
 ERASED = "[This text was erased.]"
 _KEPT = 4096  # messages
+_KEPT_READINGS = 1024
 
 
 class Texts:
@@ -27,6 +31,8 @@ class Texts:
         self._load = load
         self._messages: OrderedDict[str, Message] = OrderedDict()
         self._tools: dict[str, tuple[Tool, ...]] = {}
+        self._contracts: dict[str, dict[str, Contract]] = {}
+        self._readings: OrderedDict[ReadingState, Reading] = OrderedDict()
 
     def text(self, blob: str) -> str:
         """A text; of an erased one, a text that says so."""
@@ -63,6 +69,7 @@ class Texts:
     def forget(self) -> None:
         """Texts were erased: read them anew."""
         self._messages.clear()
+        self._readings.clear()
 
     def tools(self, blob: str | None) -> tuple[Tool, ...]:
         """The tools of a ToolsOffered event."""
@@ -72,8 +79,62 @@ class Texts:
             self._tools[blob] = described(self._load(blob))
         return self._tools[blob]
 
+    def reading(self, reading: ReadingState) -> Reading:
+        """What a call brought, the same object each time; of an erased one, nothing."""
+        known = self._readings.get(reading)
+        if known is not None:
+            self._readings.move_to_end(reading)
+            return known
+        arguments, data, whole = self._read(reading)
+        known = Reading(
+            tool=reading.tool,
+            arguments=arguments,
+            contract=self._contract(reading.tools, reading.tool),
+            data=data,
+            clean=reading.clean,
+            private=reading.own.private,
+            origins=reading.own.untrusted_origins,
+        )
+        if whole:
+            self._readings[reading] = known
+            if len(self._readings) > _KEPT_READINGS:
+                self._readings.popitem(last=False)
+        return known
+
+    def made(self, call: MadeCall) -> ToolCall:
+        """A call that was made; of erased arguments, none."""
+        contract = self._contract(call.tools, call.tool)
+        arguments = _object(self.text(call.arguments))
+        return ToolCall(call.tool, arguments, contract, contract.capability or call.tool)
+
+    def _read(self, reading: ReadingState) -> tuple[Arguments, object, bool]:
+        """Arguments and data, and whether nothing of them was erased."""
+        try:
+            arguments = _object(self._load(reading.arguments).decode())
+            data = None if reading.data is None else json.loads(self._load(reading.data))
+        except BlobErasedError:  # without its arguments nobody knows who aimed a call
+            return {"": ERASED}, None, False
+        return arguments, data, True
+
+    def _contract(self, tools: str | None, name: str) -> Contract:
+        """The contract that a tool had when it was offered."""
+        if tools is None:
+            return CONSERVATIVE
+        if tools not in self._contracts:
+            self._contracts[tools] = {tool.name: tool.contract for tool in self.tools(tools)}
+        return self._contracts[tools].get(name, CONSERVATIVE)
+
 
 _ROLES = {"system": "system", "app": "system", "assistant": "assistant", "tool": "tool"}
+
+
+def _object(text: str) -> Arguments:
+    """Arguments of a call that may have been refused: then they need not be an object."""
+    try:
+        arguments = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def _erased(page: Page) -> Message:
