@@ -39,7 +39,8 @@ async def workplace(
         for each in (data, files):
             each.mkdir()
         task.prepare(files)
-        (data / "sites.txt").write_text(site.removeprefix("http://") + "\n", encoding="utf-8")
+        sites = f'[apps.assistant]\negress = ["{site.removeprefix("http://")}"]\n'
+        (data / "oneiros.toml").write_text(sites, encoding="utf-8")
         settings = SystemSettings(folder=data, files=files, mcp=False)
         async with boot(settings, model, None) as system:
             yield system, files

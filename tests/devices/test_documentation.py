@@ -49,8 +49,9 @@ def test_the_calculator_says_what_is_shown(text: str) -> None:
 
 
 def test_the_list_of_sites_is_read_as_described(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "sites.txt"
-    file.write_text(snippets(text, "text")[0])
-    everybody = ["example.org", "*.wikipedia.org", "127.0.0.1:8888"]
-    assert SiteList(file)("assistant") == everybody
-    assert sorted(SiteList(file)("news")) == sorted([*everybody, "*.paper.example"])
+    file = tmp_path / "oneiros.toml"
+    file.write_text(snippets(text, "toml")[0])
+    assert SiteList(file)("assistant") == ["example.org", "*.wikipedia.org", "127.0.0.1:8888"]
+    assert SiteList(file)("news") == ["*.paper.example"]
+    assert SiteList(file)("mcp:tracker") == ["tracker.corp.example:443"]
+    assert SiteList(file)("other") == ["*"]

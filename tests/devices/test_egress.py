@@ -1,12 +1,14 @@
 """The guard of the way out to the network."""
 
 import asyncio
+import base64
 import gzip
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 
 from oneiros.devices import egress as module
 from oneiros.devices.egress import Egress, Fetched, Limits, Resolve, SiteList, is_public
+from oneiros.devices.egress_proxy import EgressProxy
 from oneiros.kernel.tools import ToolError
-from tests.devices.web_server import Answer, serving
+from tests.devices.web_server import Answer, Drip, serving
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 release = threading.Event()
@@ -43,6 +46,10 @@ def handle(path: str, headers: dict[str, str]) -> Answer:
         case ("/slow", _, _):
             release.wait(20)
             return 200, HTML, b""
+        case ("/drip", _, _):
+            return 200, HTML, Drip()
+        case ("/heads", _, _):
+            return 200, {f"X-{n}": "y" * 1000 for n in range(1000)}, b""
         case ("/broken", _, _):
             return 200, HTML | {"Content-Length": "50"}, b"short"
     return 404, HTML, b""
@@ -127,7 +134,8 @@ def test_sites_are_hosts_patterns_and_ports(url: str, site: str, allowed: bool) 
     [
         *("10.0.0.1", "127.0.0.1", "0.0.0.0", "169.254.169.254", "192.168.1.1", "100.64.0.1"),
         *("::1", "::ffff:127.0.0.1", "fe80::1%eth0", "fd00::1", "64:ff9b::7f00:1", "2002:7f00:1::"),
-        *("224.0.0.1", "255.255.255.255", "2001:0:1::", "::"),
+        *("224.0.0.1", "255.255.255.255", "2001:0:1::", "::", "::7f00:1", "fec0::1", "ff0e::1"),
+        *("168.63.129.16", "::ffff:168.63.129.16", "64:ff9b:1::1", "fd00:ec2::254", "4000::1"),
     ],
 )
 def test_addresses_inside_of_the_network_are_not_reached(address: str) -> None:
@@ -145,11 +153,14 @@ def test_public_addresses_are_the_same_inside_of_version_6(address: object) -> N
 @pytest.mark.parametrize(
     "url",
     ["http://127.0.0.1/", "http://0x7f.1/", "http://2130706433/", "http://[::1]/",
-     "http://[::ffff:127.0.0.1]/", "http://localhost/"],
+     "http://[::ffff:127.0.0.1]/", "http://localhost/", "http://0177.0.0.1/", "http://127.1/",
+     "http://0/", "http://[::127.0.0.1]/", "http://127。0。0。1/", "http://LOCALHOST./"],
 )  # fmt: skip
 def test_spellings_of_this_machine_are_not_reached(url: str) -> None:
     said = refusal(url, "*")
-    assert "inside of this network" in said or "cannot be looked up" in said
+    assert any(
+        why in said for why in ("inside of this network", "cannot be looked up", "is no address")
+    )
 
 
 def test_a_name_is_looked_up_once_and_that_address_is_used(port: int) -> None:
@@ -169,6 +180,39 @@ def test_an_address_that_does_not_answer_is_followed_by_the_next(port: int) -> N
     assert get(f"http://site.test:{port}/page", f"site.test:{port}", resolve=resolve)
     said = refusal(f"http://site.test:{port}/", f"site.test:{port}", resolve=resolving("127.0.0.9"))
     assert said.startswith("site.test cannot be reached")
+
+
+def through_proxy(port: int, request: str, *sites: str, password: str | None = None) -> str:
+    """What a program gets that asks the proxy, where every name points here."""
+
+    async def ask() -> str:
+        guard = Egress(lambda _: sites, resolve=resolving("127.0.0.9", "127.0.0.1"))
+        proxy = EgressProxy(guard, "assistant")
+        address = await proxy.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(address).port)
+        secret = f"{proxy.user}:{password or proxy.password}".encode()
+        login = f"Proxy-Authorization: Basic {base64.b64encode(secret).decode()}"
+        writer.write(f"{request}\r\n{login}\r\n\r\n".encode())
+        answer = await reader.read() if "CONNECT" not in request else await reader.read(500)
+        writer.close()
+        await proxy.close()
+        return answer.decode()
+
+    return asyncio.run(ask())
+
+
+def test_programs_reach_through_the_proxy_what_the_guard_lets_them(port: int) -> None:
+    site = f"site.test:{port}"
+    asked = f"GET http://{site}/page HTTP/1.1\r\nHost: other.test"
+    found = through_proxy(port, asked, site)
+    assert found.endswith(f"host {site} None")  # what was allowed, not what the program names
+    assert "403" in through_proxy(port, asked)
+    assert "403" in through_proxy(port, "GET http://site.test/ HTTP/1.1", "*")
+    assert "403" in through_proxy(port, "CONNECT 169.254.169.254:443 HTTP/1.1", "*")
+    assert "403" in through_proxy(port, "CONNECT site.test:22 HTTP/1.1", "*")
+    assert "407" in through_proxy(port, asked, site, password="wrong")
+    assert "400" in through_proxy(port, "GET ftp://site.test/ HTTP/1.1", "*")
+    assert "200" in through_proxy(port, f"CONNECT {site} HTTP/1.1\r\nX: y", site)[:20]
 
 
 def test_redirects_are_checked_like_any_address(port: int) -> None:
@@ -265,12 +309,26 @@ def _certificate(folder: Path, name: str) -> Path:
     return file
 
 
-def test_a_list_of_sites_is_read_again_when_a_person_changed_it(tmp_path: Path) -> None:
-    file = tmp_path / "sites.txt"
+def test_a_server_that_drips_is_not_waited_for(port: int) -> None:
+    here = f"127.0.0.1:{port}"
+    for path in ("/drip", "/heads"):
+        said = refusal(f"http://{here}{path}", here, limits=Limits(seconds=0.3))
+        assert "did not answer in 0.3 seconds" in said or "broke the connection off" in said
+
+
+def test_an_app_without_a_list_reads_what_is_public_and_one_with_a_list_only_that(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "oneiros.toml"
     sites = SiteList(file)
-    assert sites("assistant") == []
-    file.write_text("# for everybody\nexample.org\nnews: *.paper.example # only there\n\n")
-    assert sites("assistant") == ["example.org"]
-    assert sites("news") == ["example.org", "*.paper.example"]
-    file.write_text("127.0.0.1:8080\n")
-    assert sites("news") == ["127.0.0.1:8080"]
+    assert sites("assistant") == ["*"]
+    assert sites.given("assistant") is None
+    file.write_text('searxng = "x"\n[apps.news]\negress = ["*.paper.example"]\n[apps.quiet]\n')
+    assert (sites("assistant"), sites("quiet")) == (["*"], ["*"])
+    assert sites("news") == ["*.paper.example"]
+    file.write_text("[apps.news]\negress = []\n")
+    assert sites("news") == []  # it is read again when a person changed it
+    for wrong in ("[apps.news", "[apps]\nnews = 3", "apps = 3", "[apps.news]\negress = 3"):
+        file.write_text(wrong)
+        with pytest.raises(ToolError, match="nothing may be reached"):
+            sites("news")

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from oneiros.devices import egress
 from oneiros.devices.mcp_client import McpServers
 
 pytestmark = pytest.mark.anyio
@@ -85,3 +87,34 @@ async def test_an_address_where_nobody_listens_is_told(tmp_path: Path) -> None:
     await servers.discover()
     await servers.close()
     assert "could not be reached" in servers.failures["odd"]
+
+
+async def test_a_server_of_the_public_internet_cannot_lead_into_this_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name points here, as whoever owns the name can have it do (DNS rebinding)."""
+
+    async def here(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(egress, "_system_resolve", here)
+    with answering(401, {}, b"") as url:
+        port = urlsplit(url).port
+        addresses = {
+            "public": "http://tracker.example/mcp",
+            "meant": f"http://tracker.example:{port}/mcp",
+            "local": "http://tracker.local/mcp",
+        }
+        config = {name: {"url": address} for name, address in addresses.items()}
+        (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": config}))
+        servers = McpServers(tmp_path)
+        await servers.discover()
+        assert "tracker.example has the address 127.0.0.1 inside of this" in servers.failures[
+            "public"
+        ].replace("\n", " ")
+        assert "HTTP status 401" in servers.failures["meant"]
+        assert "inside of this network" not in servers.failures["local"]
+        (tmp_path / "oneiros.toml").write_text('[apps."mcp:meant"]\negress = []\n')
+        await servers.discover(again=True)
+        await servers.close()
+    assert 'may not be reached by "mcp:meant"' in servers.failures["meant"]

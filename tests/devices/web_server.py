@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 SITE = Path(__file__).resolve().parent / "site"
+
+
+class Drip(bytes):
+    """A body after which a byte comes now and then, for a long time."""
+
 
 # Path and headers of a request -> status, headers, body.
 Answer = tuple[int, dict[str, str], bytes]
@@ -29,6 +35,9 @@ def serving(handle: Handle, tls: ssl.SSLContext | None = None) -> Iterator[int]:
             self.end_headers()
             with suppress(OSError):  # whoever asked may have heard enough
                 self.wfile.write(body)
+                for _ in range(200 if isinstance(body, Drip) else 0):
+                    time.sleep(0.05)
+                    self.wfile.write(b"x")
 
         def log_message(self, format: str, *args: object) -> None: ...
 

@@ -21,6 +21,8 @@ def test_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model = "llama-3.3-70b"
         key = "EXAMPLE_API_KEY"
         price = { prompt = 0.5, reply = 1.5 }
+        [apps."mcp:tracker"]
+        egress = ["*", "*.example.org", "wiki.local:8080", "[::1]:80"]
         """
     )
     settings = read_system_file(tmp_path)
@@ -38,6 +40,8 @@ def test_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("colour = 1", "colour"),
         ("files = 3", "files"),
         ("[models.a]\nurl = 1", "models.a.url"),
+        ('[apps.a]\negress = ["https://example.org"]', r"apps\.a\.egress\.0"),
+        ("[apps.a]\negres = []", "egres"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, said: str) -> None:

@@ -12,11 +12,12 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+import tomllib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -24,14 +25,15 @@ from oneiros.kernel.tools import ToolError
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]  # host, port -> addresses; OSError
 
+SYSTEM_FILE: Final = "oneiros.toml"  # of a data folder
 _PORTS: Final = {"http": 80, "https": 443}
 _CODINGS: Final = ("", "identity", "gzip", "deflate")  # one of them: several are bombs
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MOST_ADDRESSES: Final = 3  # of a host that are tried
 # Addresses of IPv6 with one of IPv4 in them, which could be any.
-_EMBEDDING: Final = tuple(
-    map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
-)
+_EMBEDDING: Final = tuple(map(ipaddress.IPv6Network, ("2002::/16", "2001::/32")))
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+_METADATA: Final = frozenset({"168.63.129.16"})  # public by its number; Azure's machines ask it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class Egress:
         the ports are those of HTTP and HTTPS.
 
         Args:
-            allowed: the sites that an app may reach; asked for each request.
+            allowed: the sites that an app may reach; asked for each request; may raise ToolError.
             where: where a person changes the list, for the message of a refusal.
             limits: of each request.
             resolve: looks addresses up; default: the system.
@@ -220,28 +222,48 @@ class Egress:
 
 
 class SiteList:
-    """Sites that apps may reach, from a file that a person writes; it is read when it changed.
+    """Sites that apps may reach, as `oneiros.toml` says; it is read again when it changed.
 
-    Each line is a site, or "APP: SITE" for one app only; "#" begins a comment.
+    An app with a list, `[apps.NAME] egress = [...]`, may reach what is in it and nothing else; one
+    without may read every public host.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read from a file, which need not exist: then nothing may be reached."""
+        """Read from a file, which need not exist."""
         self._path = path
         self._read: tuple[int, int] | None = None  # time and size of what was read
-        self._lines: list[tuple[str | None, str]] = []
+        self._lists: dict[str, list[str]] = {}
 
     def __call__(self, app: str) -> list[str]:
-        """The sites that an app may reach."""
+        """The sites that an app may reach. Raises ToolError: the file is malformed."""
+        given = self.given(app)
+        return ["*"] if given is None else given
+
+    def given(self, app: str) -> list[str] | None:
+        """The list of an app; None: it has none. Raises ToolError: the file is malformed."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
-            return []
+            return None
         if self._read != (found.st_mtime_ns, found.st_size):
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-            self._lines = [entry for line in lines if (entry := _entry(line))]
+            try:
+                self._lists = _egress_lists(tomllib.loads(self._path.read_text(encoding="utf-8")))
+            # Not the list as it was: a person may just have taken something out of it.
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                raise ToolError(
+                    f"{self._path} cannot be read ({error}). Until the person has mended it, "
+                    "nothing may be reached."
+                ) from error
             self._read = (found.st_mtime_ns, found.st_size)
-        return [site for one, site in self._lines if one in (None, app)]
+        return self._lists.get(app)
+
+
+def _egress_lists(content: dict[str, Any]) -> dict[str, list[str]]:
+    return {
+        name: [str(site) for site in app["egress"]]
+        for name, app in content.get("apps", {}).items()
+        if "egress" in app
+    }
 
 
 def is_public(address: str) -> bool:
@@ -250,17 +272,10 @@ def is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
-        elif any(ip in network for network in _EMBEDDING):
+        # What is not of these has other addresses in it, or is of a network that others are not in.
+        elif ip not in _UNICAST or any(ip in network for network in _EMBEDDING):
             return False
-    return ip.is_global and not ip.is_multicast
-
-
-def _entry(line: str) -> tuple[str | None, str] | None:
-    line = line.partition("#")[0].strip()
-    if not line:
-        return None
-    app, separator, site = line.partition(": ")
-    return (app.strip(), site.strip()) if separator else (None, line)
+    return ip.is_global and not ip.is_multicast and str(ip) not in _METADATA
 
 
 def _matches(site: str, host: str) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hmac
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -105,8 +106,7 @@ class EgressProxy:
         except (httpx.InvalidURL, KeyError):
             await _answer(writer, "400 Bad Request", body="This is no address of the web.")
             return
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            there, back = await asyncio.open_connection(addresses[0], port)
+        there, back = await _connected(addresses, port)
         self.hosts.add(url.host)
         try:
             if tunnel:
@@ -115,7 +115,9 @@ class EgressProxy:
                 # One request for each connection: the next one may be for another host.
                 path = url.raw_path.decode("ascii")
                 kept = [line for line in headers if _name(line) not in _HOP]
-                lines = [f"{method} {path} {version}", *kept, "Connection: close", "", ""]
+                # A server may have many sites: the one that was allowed is asked for.
+                host = f"Host: {url.netloc.decode('ascii')}"
+                lines = [f"{method} {path} {version}", host, *kept, "Connection: close", "", ""]
                 back.write("\r\n".join(lines).encode("latin-1"))
             async with asyncio.TaskGroup() as group:
                 group.create_task(_copy(reader, back))
@@ -132,7 +134,19 @@ class EgressProxy:
         return len(given) == 1 and hmac.compare_digest(given[0], self._authorization)
 
 
-_HOP: Final = {"proxy-authorization", "proxy-connection", "connection", "keep-alive"}
+_HOP: Final = {"host", "proxy-authorization", "proxy-connection", "connection", "keep-alive"}
+
+
+async def _connected(
+    addresses: Sequence[str], port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the first address that answers. Raises OSError, TimeoutError."""
+    for address in addresses[:-1]:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_CONNECT_SECONDS / len(addresses)):
+                return await asyncio.open_connection(address, port)
+    async with asyncio.timeout(_CONNECT_SECONDS / len(addresses)):
+        return await asyncio.open_connection(addresses[-1], port)
 
 
 def _name(header: str) -> str:

@@ -22,6 +22,7 @@ from oneiros.devices.contracts import (
     contract_of,
     read_contracts,
 )
+from oneiros.devices.egress import SYSTEM_FILE, SiteList
 from oneiros.devices.mcp_config import FILE as MCP_FILE
 from oneiros.devices.mcp_config import Server, fingerprint, read_servers
 from oneiros.devices.mcp_tools import Adopted, Definition, LeftOut, adopt, named
@@ -78,6 +79,7 @@ class McpServers:
             McpConfigError, ContractError: a file is malformed.
         """
         self._folder = folder
+        self._sites = SiteList(folder / SYSTEM_FILE)
         self._files = files
         self._reserved = reserved
         self._clock = clock
@@ -197,7 +199,9 @@ class McpServers:
 
             if name not in self._servers:
                 raise ToolError(f"The server {name} is not in {MCP_FILE} any more.")
-            self._connections[name] = McpConnection(self._servers[name], self._take)
+            self._connections[name] = McpConnection(
+                self._servers[name], self._take, sites=self._sites.given
+            )
         return self._connections[name]
 
     async def _take(self, server: Server, listing: list[Definition]) -> None:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from oneiros import __version__
 from oneiros.devices.mcp_config import HttpServer, Server
 from oneiros.devices.mcp_tools import MOST_TOOLS, Definition, plain
-from oneiros.devices.mcp_transport import Line, http_transport, stdio_transport
+from oneiros.devices.mcp_transport import Line, Sites, http_transport, stdio_transport
 from oneiros.kernel.syscalls import OutcomeUnknownError
 from oneiros.kernel.tools import Json, ToolError
 
@@ -53,6 +53,7 @@ class McpConnection:
         *,
         clock: Callable[[], float] = time.monotonic,
         start_seconds: float = START_SECONDS,
+        sites: Sites | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -61,8 +62,10 @@ class McpConnection:
             listed: told the server's tools whenever it has listed them.
             clock: seconds.
             start_seconds: that the server may take until its tools are known.
+            sites: says what an app may reach, if a person did: the app "mcp:NAME".
         """
         self._server = server
+        self._sites = sites
         self._listed = listed
         self._clock = clock
         self._start_seconds = start_seconds
@@ -141,7 +144,7 @@ class McpConnection:
                 f"{self._failures} times and is not started again for {wait:.0f} seconds. Go on "
                 "without it, or try later."
             )
-        self._link = _Link(self._server, self._listed, self._start_seconds)
+        self._link = _Link(self._server, self._listed, self._start_seconds, self._sites)
         return self._link
 
     async def _failed(self, link: _Link, error: MCPError, effects: bool) -> ToolError:
@@ -186,12 +189,15 @@ class _Link:
 
     client: Client
 
-    def __init__(self, server: Server, listed: Listed, start_seconds: float) -> None:
+    def __init__(
+        self, server: Server, listed: Listed, start_seconds: float, sites: Sites | None
+    ) -> None:
         # Its tracebacks tell of servers' mistakes, which are told to who calls them.
         logging.getLogger("mcp.client").setLevel(logging.CRITICAL)
         self.line = Line()
         self._server = server
         self._listed = listed
+        self._sites = sites
         self._start_seconds = start_seconds
         self._ready = asyncio.Event()
         self._changed = asyncio.Event()
@@ -237,7 +243,7 @@ class _Link:
 
     async def _run(self) -> None:
         if isinstance(self._server, HttpServer):
-            transport = http_transport(self._server, self.line)
+            transport = http_transport(self._server, self.line, self._sites)
         else:
             transport = stdio_transport(self._server, self.line)
         client = Client(

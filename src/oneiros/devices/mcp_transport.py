@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
+import httpx
 import httpx2
 from mcp.client.stdio import get_default_environment
 from mcp.client.streamable_http import streamable_http_client
@@ -22,8 +23,10 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCNotification, jsonrpc_message_adapter
 from pydantic import ValidationError
 
+from oneiros.devices.egress import SYSTEM_FILE, Egress
 from oneiros.devices.mcp_config import HttpServer, StdioServer
 from oneiros.devices.mcp_tools import plain
+from oneiros.kernel.tools import ToolError
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -35,8 +38,13 @@ STOP_SECONDS = 2.0  # for a program to end by itself, and once more after SIGTER
 _CONNECT_SECONDS = 30.0
 _SILENCE_SECONDS = 300.0  # in the midst of an answer over HTTP
 _REMEMBERED = 2_000  # characters of standard error
+_INSIDE = (".home.arpa", ".internal", ".lan", ".local", ".localhost")  # networks of their own
 # Nobody reads these, and a server may send any number of them.
 _IGNORED = frozenset({"notifications/message", "notifications/progress"})
+
+
+# The sites that an app may reach; None: a person did not say.
+Sites = Callable[[str], Sequence[str] | None]
 
 
 class Line:
@@ -196,10 +204,14 @@ async def _ended(process: asyncio.subprocess.Process) -> bool:
 
 
 @asynccontextmanager
-async def http_transport(server: HttpServer, line: Line) -> AsyncGenerator[TransportStreams]:
+async def http_transport(
+    server: HttpServer, line: Line, sites: Sites | None = None
+) -> AsyncGenerator[TransportStreams]:
     """Exchange messages with a server over streamable HTTP.
 
-    Redirects are followed within its origin only.
+    Redirects are followed within its origin only, and connections go where the guard of the
+    network lets them: to the address that the person gave, and to a private one only if it looks
+    like that, has a port, or `sites` has it.
     """
 
     async def bound(response: httpx2.Response) -> None:
@@ -215,6 +227,7 @@ async def http_transport(server: HttpServer, line: Line) -> AsyncGenerator[Trans
         headers={"accept-encoding": "identity", **server.headers},
         timeout=httpx2.Timeout(_CONNECT_SECONDS, read=_SILENCE_SECONDS),
         event_hooks={"response": [bound]},
+        transport=_Guarded(server, sites),
     )
     async with (
         client,
@@ -226,6 +239,56 @@ async def http_transport(server: HttpServer, line: Line) -> AsyncGenerator[Trans
             yield streams
         finally:
             line.end("")
+
+
+class _Guarded(httpx2.AsyncBaseTransport):
+    """Connections to addresses that the guard looked up and allowed."""
+
+    def __init__(self, server: HttpServer, sites: Sites | None) -> None:
+        self._app = f"mcp:{server.name}"
+        self._own = _own_sites(server.url)
+        self._sites = sites
+        self._egress = Egress(self._allowed, where=SYSTEM_FILE)
+        self._inner = httpx2.AsyncHTTPTransport()
+
+    def _allowed(self, app: str) -> Sequence[str]:
+        given = None if self._sites is None else self._sites(app)
+        return self._own if given is None else given
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        url = request.url
+        try:
+            addresses = await self._egress.addresses(self._app, httpx.URL(str(url)))
+        except ToolError as error:
+            raise httpx2.ConnectError(str(error)) from error
+        for address in addresses:
+            sent = httpx2.Request(
+                request.method,
+                url.copy_with(host=address),
+                headers=request.headers,  # with the name of the host
+                stream=request.stream,
+                extensions={**request.extensions, "sni_hostname": url.host},
+            )
+            try:
+                return await self._inner.handle_async_request(sent)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                if address == addresses[-1]:
+                    raise
+        raise httpx2.ConnectError(f"{url.host} has no address")
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _own_sites(address: str) -> list[str]:
+    """What the person's address allows, as a list of sites (`egress.py`)."""
+    url = httpx.URL(address)
+    host = url.raw_host.decode("ascii").lower()
+    port = url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
+    inside = ":" in host or "." not in host or host.endswith(_INSIDE)
+    if url.port is None and not inside and not host.replace(".", "").isdecimal():
+        return [host]
+    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
 
 
 class _Bounded(httpx2.AsyncByteStream):

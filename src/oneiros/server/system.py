@@ -18,7 +18,7 @@ from oneiros.apps.prompts import SYSTEM
 from oneiros.devices.calculator import calculator
 from oneiros.devices.chromium import Chromium, interactive_browser
 from oneiros.devices.clock import Timer, Timers, clock
-from oneiros.devices.egress import Egress, SiteList
+from oneiros.devices.egress import SYSTEM_FILE, Egress, SiteList
 from oneiros.devices.files import files as file_tools
 from oneiros.devices.find import find
 from oneiros.devices.human import human
@@ -49,6 +49,7 @@ from oneiros.memory.disk import Disk
 from oneiros.memory.index import Hit, Index
 from oneiros.memory.indexing import sync_before_search, sync_disk
 from oneiros.memory.recall import ContextMemory
+from oneiros.server.scanning import ScanCounts, scanning
 from oneiros.server.tool_calls import KernelCalls, call_methods
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ async def boot(
     model: LocalModel | RemoteModel,
     embedder: Callable[[], Embedder] | None,
     shutdown: Callable[[], None] = lambda: None,
+    scans: ScanCounts | None = None,
 ) -> AsyncGenerator[System, None]:
     """Start a system; its processes go on where they were. It ends with the `async with`.
 
@@ -89,6 +91,7 @@ async def boot(
         model: what processes think with that name no other one.
         embedder: loads what search by meaning needs; None: search by words only.
         shutdown: called when a client of the control socket asks for the end.
+        scans: counts what detectors see in what calls bring; None: it is only logged.
 
     Raises:
         JournalError: another system runs on the folder, or its journal cannot be read.
@@ -120,7 +123,7 @@ async def boot(
         servers = McpServers(folder, files=disks.of, reserved=own) if settings.mcp else None
         if servers is not None:
             stack.push_async_callback(servers.close)
-        sites = folder / "sites.txt"
+        sites = folder / SYSTEM_FILE
         egress = Egress(SiteList(sites), where=str(sites))
         chromium = Chromium(egress, disks.of) if interactive_browser() else None
         if chromium is not None:
@@ -198,6 +201,7 @@ async def boot(
             search=search,
             shutdown=shutdown,
         )
+        await stack.enter_async_context(scanning(kernel, scans or ScanCounts()))
         await kernel.resume()
         for work in (timers.run(), _keep_indexed(index, disks.of(OWNER))):
             task = asyncio.create_task(work)

@@ -9,21 +9,28 @@ model = "llama-3.3-70b"                  # its name there; default: the one abov
 key = "EXAMPLE_API_KEY"                  # the environment variable with its key
 about = "Good at long texts."            # for the models that choose whom to ask
 price = { prompt = 0.5, reply = 1.5 }    # US dollars for a million tokens
+
+[apps.assistant]                         # a program for processes
+egress = ["example.org", "*.example.net"]  # what it may reach; default: every public host
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from oneiros.devices.egress import SYSTEM_FILE
 from oneiros.devices.models import OtherModel, Price
 from oneiros.engine.remote_model import RemoteModel
 from oneiros.errors import OneirosError
 from oneiros.server.system import SystemSettings
 
-NAME = "oneiros.toml"
+NAME = SYSTEM_FILE
+# "*", "example.org", "*.example.org", "127.0.0.1:8080", "[::1]:8080"
+_SITE = r"^(\*|(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*(:\d+)?|\[[0-9a-f:.]+\]:\d+)$"
 
 
 class SystemFileError(OneirosError):
@@ -47,10 +54,15 @@ class _Model(_Part):
     price: _Price | None = None
 
 
+class _App(_Part):
+    egress: list[Annotated[str, Field(pattern=_SITE)]] | None = None  # read by `egress.SiteList`
+
+
 class _File(_Part):
     files: str | None = None
     searxng: str | None = None
     models: dict[str, _Model] = {}
+    apps: dict[str, _App] = {}
 
 
 def read_system_file(folder: Path) -> SystemSettings:
