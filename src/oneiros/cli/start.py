@@ -128,6 +128,7 @@ async def _run_both(
     from oneiros.server.keys import KeyRing, key_file
     from oneiros.server.lifecycle import address_of, serve
     from oneiros.server.mcp_endpoint import McpEndpoint
+    from oneiros.server.scanning import ScanCounts
     from oneiros.server.settings import Settings
     from oneiros.server.system import boot
     from oneiros.server.system_file import read_system_file
@@ -136,17 +137,25 @@ async def _run_both(
     pool = _pool(name, settings)
     places = read_system_file(folder)
     address = f"{address_of(listener)}/v1"
+    scans = ScanCounts()
     places = replace(places, files=files or places.files, address=address)
     async with AsyncExitStack() as stack:
         with output.stderr().status(f"Loading {output.one_line(name)}"):
             lease = await pool.lease(name, "language")
             stack.callback(lease.release)
             system = await stack.enter_async_context(
-                boot(places, lease.language_model, local_kernel.embedder(), _end_this_process)
+                boot(
+                    places,
+                    lease.language_model,
+                    local_kernel.embedder(),
+                    _end_this_process,
+                    scans,
+                )
             )
         tools = McpEndpoint(KernelCalls(system.kernel))
         stack.push_async_callback(tools.close)
-        app = create_app(pool, Settings(host="127.0.0.1", keys=KeyRing(key_file())), tools)
+        settings_of_app = Settings(host="127.0.0.1", keys=KeyRing(key_file()))
+        app = create_app(pool, settings_of_app, tools, scans)
         await serve(app, listener, lambda: _announce(system), stack.aclose)
 
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from oneiros.detection.findings import Finding
 
 KIND: Final = "surprising"
-WINDOW: Final = 16  # tokens
+WINDOW: Final = 12  # tokens
 # Nats per token. Both are from smollm2-135m on normal text; docs/detectors.md says how.
-THRESHOLD: Final = 7.5
-MARGIN: Final = 2.5  # above the median of the text's windows
+THRESHOLD: Final = 8.0
+MARGIN: Final = 4.0  # above the median of the text's windows
 _READ: Final = 512  # tokens that are evaluated together
 _CONTEXT: Final = 128  # of them that were before
 

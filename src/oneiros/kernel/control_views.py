@@ -138,6 +138,8 @@ def texts_of(event: e.Event) -> tuple[str, ...]:
             found = (event.arguments, event.why)
         case e.CallSuspended():
             found = (event.wake.question,)
+        case e.CallEnded():
+            found = (event.held,)
         case e.Ended():
             found = (event.result,)
         case e.Signalled():

@@ -25,6 +25,7 @@ from oneiros.server.errors import ERROR_RESPONSES, ApiError, add_error_handlers,
 from oneiros.server.mcp_endpoint import McpEndpoint
 from oneiros.server.metrics import Observation
 from oneiros.server.model_pool import ModelPool
+from oneiros.server.scanning import ScanCounts
 from oneiros.server.security import OPEN_PATHS, Authentication, HostsAndOrigins
 from oneiros.server.serving import Serving
 from oneiros.server.settings import Settings
@@ -34,13 +35,19 @@ _ALWAYS_ANSWERED = frozenset({"/health", "/metrics"})
 _MCP_PATH = "/mcp"
 
 
-def create_app(pool: ModelPool, settings: Settings, mcp: McpEndpoint | None = None) -> FastAPI:
+def create_app(
+    pool: ModelPool,
+    settings: Settings,
+    mcp: McpEndpoint | None = None,
+    scans: ScanCounts | None = None,
+) -> FastAPI:
     """The server as an ASGI app; `app.state.serving` is its state.
 
     Args:
         pool: the models.
         settings: who may ask, and how much.
         mcp: tools at /mcp; None: there are none.
+        scans: what detectors see in what these tools bring, for /metrics.
     """
     app = FastAPI(
         title="Oneiros",
@@ -52,6 +59,8 @@ def create_app(pool: ModelPool, settings: Settings, mcp: McpEndpoint | None = No
         responses=ERROR_RESPONSES,
     )
     serving = Serving(pool, settings)
+    if scans is not None:
+        serving.metrics.count_scans(scans)
     app.state.serving = serving
     for module in (chat_completions, completions, responses, embeddings, models, tokenization):
         app.include_router(module.router)

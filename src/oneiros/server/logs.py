@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from oneiros.rendering import visible
 
-_OWN = ("method", "path", "status", "seconds", "principal")
+_OWN = ("method", "path", "status", "seconds", "principal", "pid", "call", "findings")
 
 
 class JsonLines(logging.Formatter):

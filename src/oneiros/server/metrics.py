@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oneiros.engine.requests import EngineStatistics
+from oneiros.server.scanning import ScanCounts
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -79,6 +80,10 @@ class Metrics:
         self._engines = _Engines()
         self.registry.register(self._engines)
 
+    def count_scans(self, scans: ScanCounts) -> None:
+        """Tell what a system's detectors saw, too."""
+        self.registry.register(_Scans(scans))
+
     def page(self, statistics: Mapping[str, EngineStatistics]) -> bytes:
         """All metrics in Prometheus' text format; `statistics` by the name of the model."""
         self._engines.statistics = statistics
@@ -102,6 +107,26 @@ class _Engines(Collector):
             for model, statistics in self.statistics.items():
                 counter.add_metric((model,), getattr(statistics, field))
             yield counter
+
+
+class _Scans(Collector):
+    """What detectors saw in the results of calls."""
+
+    def __init__(self, scans: ScanCounts) -> None:
+        self._scans = scans
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Payloads seen in results from outside, by kind."
+        findings = CounterMetricFamily("oneiros_findings", text, labels=("kind",))
+        for kind, number in self._scans.findings.items():
+            findings.add_metric((kind,), number)
+        yield findings
+        for name, number, text in (
+            ("found_instructions", self._scans.instructions, "Phrases in them to an assistant."),
+            ("scanned_results", self._scans.results, "Results that detectors looked at."),
+            ("unscanned_results", self._scans.left_out, "Results that came too fast for them."),
+        ):
+            yield CounterMetricFamily(f"oneiros_{name}", text, value=number)
 
 
 class Observation:
