@@ -64,6 +64,7 @@ def test_what_the_user_wrote_matches(text: str, values: list[object]) -> None:
         ("See https://www.x.com/a", ["www.x.com", "https://www.x.com/A", "https://www.x.com/a/"]),
         ("On 3/4/2024, on May 15th 2024", ["2024-03-04", "2024-04-03", "2023-05-15", "May 15"]),
         ("Pay Bob Smith; ask the Bank of America", ["Bob", "Smith", "Bank", "America"]),
+        ("Eat at Bob's Burgers, or at Ann & Lee", ["Bob", "Burgers", "Ann", "Lee"]),
         ("Bobs-channel, Dr. Smith-Jones and Dr. Hu", ["Bobs", "Jones", "Smith", "Hu"]),
         ("Mark this as read, and pay the bill when you will", ["Mark", "bill", "Bill", "Will"]),
         ("Title it 'Dinner with Bob at 7'", ["Bob", "Dinner", "with Bob", 7]),
@@ -132,6 +133,12 @@ def test_records_are_named_by_their_titles(
         ),
         ("Read 'pay now' from send@x.org", ["read"], ["pay", "send"]),
         ("Don't pay. Never share, send or delete it", [], ["pay", "share", "send", "delete"]),
+        (
+            "Don't ever just delete it. Nobody should pay, skip sending",
+            [],
+            ["delete", "pay", "send"],
+        ),
+        ("Don't read it, please, just send it", ["send"], ["read"]),
         ("Reply without booking. No need to cancel", ["reply"], ["book", "cancel"]),
         ("Do not forget to invite Mark, and do not hesitate to pay", ["invite", "pay"], []),
         (

@@ -102,28 +102,29 @@ def forms(word: str) -> tuple[str, ...]:
 _COMMANDS = frozenset(("don't", "dont", "never", "without", "avoid", "refrain", "neither", "nor"))
 _NEGATIONS = _COMMANDS | word_set(
     "not no cannot can't cant won't wouldn't shouldn't couldn't mustn't needn't doesn't didn't "
-    "isn't aren't wasn't weren't haven't hasn't stop"
+    "isn't aren't wasn't weren't haven't hasn't stop "
+    "nobody nothing none forbid forbidden prohibited refuse skip"
 )
 _NOTHING = frozenset(("nothing", "nobody", "none", "no"))
 # "Do not forget to pay" asks for it.
 _DOUBLE = frozenset(("forget", "forgetting", "hesitate", "fail", "failing", "worry", "mind"))
-_CONTRAST = frozenset(
-    ("but", "instead", "just", "only", "please", "rather", "however", "otherwise")
-)
+_CONTRAST = frozenset(("but", "instead", "however", "otherwise"))
+_CONTRAST_AFTER_COMMA = frozenset(("just", "only", "please", "rather"))
 _PRONOUNS = frozenset(("i", "you", "we", "they", "he", "she", "it", "that", "which", "who"))
 
 
 def negated(tokens: Sequence[Token]) -> list[bool]:
     """For each token, whether its clause denies it.
 
-    A clause ends with its sentence, at a colon, and where a contrast begins ("but", "please"). At
+    A clause ends with its sentence, at a colon, and where a contrast begins ("but", ", just"). At
     a comma it ends unless the negation is an order: "Don't send, share or delete it" denies all.
     "Do not forget to" and its like deny nothing.
     """
     found: list[bool] = []
     denied = ordered = False
     for at, token in enumerate(tokens):
-        if token.kind is Kind.BREAK or token.key in _CONTRAST:
+        contrast = at and tokens[at - 1].after and token.key in _CONTRAST_AFTER_COMMA
+        if token.kind is Kind.BREAK or token.key in _CONTRAST or contrast:
             denied = ordered = False
         following = tokens[at + 1].key if at + 1 < len(tokens) else ""
         found.append(denied or (following in _NOTHING and not token.after))

@@ -11,7 +11,7 @@ text, or it is none of it: a part of a longer name, number, address or quoted ti
   postal address or quoted title is none, nor is one that other numbers stand beside ("10 000"),
   nor the pronoun "one". What is said with a currency matches a value with the same or without.
 - A time may be one that was written, or one moved by a length of time that was written.
-- A word with a capital directly beside another such word, or beside "of" or "van" and another,
+- A word with a capital directly beside another such word, or with "of", "van", "'s" or "&" between,
   is a part of a longer name, unless it begins a sentence (there it is taken for a verb). So is a
   number before one. A quoted passage is one piece.
 - A single word matches unless it is one that requests are made of ("the", "pay", "list"), or its
@@ -52,7 +52,7 @@ LONGEST_VALUE = 20_000  # characters; longer values never match
 _MOST_PLACES = 1_000  # where a value is looked at; a text that repeats itself more often has it not
 _LETTERS = re.compile(r"[^\W\d_]+")
 _FREE_LETTERS = OTHER_WORDS | {"http", "https", "mailto"}
-_LINKS = word_set("of de del da di van von der den la le bin al")
+_LINKS = word_set("of de del da di van von der den la le bin al 's &")
 _PLACEHOLDER = re.compile(r"\{[^{}\n]{1,60}\}")
 _STARTS = frozenset(("starting", "starts", "start", "beginning", "begins", "begin"))
 
