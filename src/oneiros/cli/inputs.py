@@ -97,6 +97,13 @@ def read_stdin() -> str:
     return as_text(sys.stdin.buffer.read(), "standard input").rstrip("\r\n")
 
 
+def read_text_or_stdin(file: str) -> str:
+    """A file's text; of "-", standard input's, as it is."""
+    if file == "-":
+        return as_text(sys.stdin.buffer.read(), "standard input")
+    return read_text(Path(file))
+
+
 def as_text(data: bytes, source: str) -> str:
     """Raises OneirosError where the bytes are not UTF-8, naming the place."""
     try:

@@ -22,6 +22,7 @@ DEPTH: Final = 4  # payloads in each other
 MOST: Final = 1_000  # findings of a text
 _GROWTH: Final = 4  # characters decoded in all, for each one of the text
 _SPARE: Final = 10_000  # and for a short one
+_AS_IT_STANDS: Final = ("comment", "hidden-element")  # what is in them, is seen without them too
 
 _DECODERS: Final[tuple[Callable[[str], Iterator[Payload]], ...]] = (
     hidden_markup,
@@ -71,7 +72,8 @@ class _Search:
     def _opened(self, payload: Payload, depth: int) -> list[Finding]:
         """A payload with what is in it; nothing where it is nothing."""
         self._left -= len(payload.decoded)
-        inner = self.look(payload.decoded, depth + 1) if depth + 1 < DEPTH else []
+        deeper = depth + 1 < DEPTH and payload.kind not in _AS_IT_STANDS
+        inner = self.look(payload.decoded, depth + 1) if deeper else []
         if not (payload.certain or any(is_readable(one.decoded) for one in inner)):
             return []
         hidden = [one for one in inner if one.kind != "instructions"]
