@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from oneiros.devices.python import python
@@ -60,6 +61,18 @@ class Desk:
         result = await self.terminal.run({"command": command, **arguments}, self.context(pid))
         assert isinstance(result, ToolResult)
         return result
+
+
+async def started(*command: str) -> int:
+    """Wait until a program runs somewhere with this command line; its number."""
+    wanted = b"".join(word.encode() + b"\0" for word in command)
+    async with asyncio.timeout(30):
+        while True:
+            for process in Path("/proc").glob("[1-9]*"):
+                with suppress(OSError):  # it ended meanwhile
+                    if (process / "cmdline").read_bytes() == wanted:
+                        return int(process.name)
+            await asyncio.sleep(0.01)
 
 
 def at(

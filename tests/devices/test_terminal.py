@@ -1,6 +1,8 @@
 """The terminal device, and the transactions that it shares with the python device."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from oneiros.devices.sandbox.limits import Limits
 from oneiros.devices.sandbox.mechanism import Mechanism
 from oneiros.kernel.label import Label
 from oneiros.kernel.tools import ToolError
-from tests.devices.programs import Desk, at
+from tests.devices.programs import Desk, at, started
 
 
 @pytest.mark.parametrize("mechanism", Mechanism)
@@ -39,14 +41,14 @@ def test_a_command_that_takes_too_long_is_ended_and_its_changes_dropped(tmp_path
         desk.put("a.txt", "one\n")
         result = await desk.sh("echo begun; echo x > a.txt; echo y > b.txt; sleep 100")
         assert result.text == (
-            "begun\nThe command was ended: it took longer than 0.5 seconds. "
+            "begun\nThe command was ended: it took longer than 1 seconds. "
             "Its changes of files were dropped."
         )
         assert desk.text("a.txt") == "one\n"
         # The next command finds the files as they are on the disk.
         assert (await desk.sh("cat *")).text == "one"
 
-    at(tmp_path, work, Limits(seconds=0.5))
+    at(tmp_path, work, Limits(seconds=1.0))
 
 
 def test_what_is_no_file_is_refused_and_said(tmp_path: Path) -> None:
@@ -111,17 +113,21 @@ def test_a_folder_that_is_closed_is_not_a_deleted_one(tmp_path: Path) -> None:
 
 
 def test_what_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    waiting = ("sleep", f"19.{os.getpid()}")
+
     async def work(desk: Desk) -> None:
         for name in ("changed", "deleted", "same"):
             desk.put(name, "old")
 
         async def meanwhile() -> None:
-            await asyncio.sleep(0.4)
+            sleeping = await started(*waiting)
             desk.put("changed", "by the user")
             desk.put("deleted", "by the user")
             desk.put("new", "by the user")
+            os.kill(sleeping, signal.SIGKILL)
 
-        command = "echo x > changed; rm deleted; echo x > new; echo x > same; sleep 0.7"
+        command = "echo x > changed; rm deleted; echo x > new; echo x > same; "
+        command += " ".join(waiting)
         result, _ = await asyncio.gather(desk.sh(command), meanwhile())
         assert result.files == ("same",)
         assert "changed: was changed meanwhile" in result.text

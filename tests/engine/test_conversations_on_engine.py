@@ -124,7 +124,7 @@ def test_closing_a_reply_frees_everything_and_the_conversation_goes_on(
         async with serving(settings) as local:
             conversation = LocalConversation(local)
             conversation.append({"role": "user", "content": "Count to one thousand."})
-            async with aclosing(conversation.generate()) as events:
+            async with aclosing(conversation.generate(GREEDY)) as events:
                 for _ in range(5):
                     await anext(events)
             await idle(local)

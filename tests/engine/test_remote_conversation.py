@@ -478,7 +478,7 @@ def test_an_address_where_nobody_listens() -> None:
 
 def test_a_server_that_goes_silent() -> None:
     with pytest.raises(RemoteError, match="sent nothing for 0"):
-        talk([EVENTS, Stall()], read_timeout=0.05)
+        talk([EVENTS, Stall()], read_timeout=0.3)
 
 
 def test_a_reply_that_takes_too_long_closes_its_connection() -> None:
@@ -488,7 +488,7 @@ def test_a_reply_that_takes_too_long_closes_its_connection() -> None:
         ) as server:
             conversation = RemoteConversation(RemoteModel(server.base_url, "m"), [HELLO])
             with pytest.raises(ReplyTimeoutError):
-                await reply(conversation, ConversationOptions(timeout=0.05))
+                await reply(conversation, ConversationOptions(timeout=0.5))
             await asyncio.wait_for(server.gone.wait(), 10)
             assert conversation.messages == (HELLO,)
 
