@@ -93,6 +93,8 @@ class Author:
             priority=self.random.randrange(3),
             budget=self._budget(),
             capabilities=frozenset(self.random.sample(("files", "python", "*"), 2)),
+            grants=frozenset(self.random.sample(("send_mail", "pay"), self.random.randrange(2))),
+            quarantine=self.random.random() < 0.3,
             sampling=self.random.choice((None, self._text())),
             pages=tuple(
                 self._page(PageKind.SYSTEM, number, pinned=True)
@@ -135,7 +137,10 @@ class Author:
         count = self.random.randint(1, len(state.inbox))
         numbers = range(state.next_page, state.next_page + count)
         documents = self.random.choice(((), ("inbox/long.txt",)))
-        pages = tuple(self._page(PageKind.USER, number) for number in numbers)
+        pages = tuple(
+            self._page(PageKind.USER, number, sender=mail.sender)
+            for number, mail in zip(numbers, state.inbox, strict=False)
+        )
         return e.Received(pages=pages, documents=documents)
 
     def _noticed(self, state: ProcessState) -> e.Event:
@@ -145,7 +150,9 @@ class Author:
         return e.Noticed(page=page, told=told, by_program=self.random.random() < 0.5)
 
     def _signalled(self, state: ProcessState) -> e.Event:
-        return e.Signalled(signal="continue" if state.stopped else "stop")
+        if state.stopped:
+            return e.Signalled(signal="continue")
+        return e.Signalled(signal="stop", why=self.random.choice((None, self._text())))
 
     def _reniced(self, state: ProcessState) -> e.Event:
         return e.Reniced(priority=self.random.randrange(-5, 6))
@@ -187,9 +194,11 @@ class Author:
             arguments=self._put(json.dumps({"number": self.random.randrange(99)}).encode()),
             decision=decision,
             why=None if decision == "allow" else self._text(),
-            meaning="write_file: send" if decision == "ask" else "",
+            meaning=self.random.choice(("send a", "send b", "pay")) if decision == "ask" else "",
             label=self._label(),
             model_call=self.random.choice((None, "call_0")),
+            handle=self.random.random() < 0.3,
+            released=("web:example.org",) if decision == "allow" else (),
         )
 
     def _call_goes_on(self, state: ProcessState) -> e.Event:
@@ -210,7 +219,10 @@ class Author:
             page=self._page(kind, state.next_page, call_id=call.call_id),
             used=self._used(),
             data=self.random.choice((None, self._put(b'{"sum":3}'))),
+            own=self.random.choice((None, self._label(), self._label())),
+            held=self._text() if call.handle else None,
             document=self.random.choice((None, "calls/output.txt")),
+            received=self.random.randrange(2) if state.inbox else 0,
         )
 
     def _evicted(self, state: ProcessState) -> e.Event:
