@@ -74,16 +74,14 @@ def test_untrusted_texts_stay_out_of_a_quarantined_context(tmp_path: Path) -> No
             assert texts == {"read": SHOWN, "fail": "Error: ⟨handle 1.2: 58 characters of mail⟩"}
             state = kernel.state(pid)
             assert state.label.trusted and not state.label.readable_by("mallory")
-            assert (
-                "evil" not in str(models.asked[-1][1]).replace("folder", "").split("tool_calls")[0]
-            )
+            assert all(EVIL not in message["content"] for message in models.asked[-1][1])
             assert behind(kernel, pid, "1.1") == (
                 json.dumps(MAILS),
                 Label.of(f"mail:{EVIL}", readers=["me"]),
             )
             assert behind(kernel, pid, "1.2")[0] == EVIL
             await kernel.send(pid, "Open it.")
-            await until(kernel, lambda: idle(kernel, pid) and len(kernel.state(pid).pages) == 8)
+            await until(kernel, lambda: idle(kernel, pid) and len(kernel.state(pid).pages) == 9)
             assert results(kernel, pid)[-1] == EVIL  # it was asked for by its handle
             assert not kernel.state(pid).label.trusted
             assert await kernel.replay(pid) == kernel.state(pid).seq
