@@ -45,8 +45,11 @@ from bench.report import Row, report
 from oneiros.errors import OneirosError
 
 if TYPE_CHECKING:
+    from bench.dojo.adaptive import Tried
     from bench.dojo.measure import Attack, Task
 
+ADAPTIVE = "adaptive"
+CASES = (*peer.SUITES, ADAPTIVE)
 QUICK = ("banking", (3, 15))  # a suite and some of its tasks
 
 
@@ -76,26 +79,29 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="a smoke run: two tasks of one suite")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--case", action="append", choices=peer.SUITES, help="only these suites")
+    parser.add_argument("--case", action="append", choices=CASES, help="only these cases")
     parser.add_argument("--details", type=Path, help="a file for questions and effects, one by one")
     parser.add_argument("--ours", action="store_true", help="without the undefended run")
     arguments = parser.parse_args()
     if not peer.is_installed():
         parser.error("AgentDojo is not installed: run `make peers` first")
     peer.make_importable()
-    cases = [QUICK[0]] if arguments.quick else arguments.case or list(peer.SUITES)
+    cases = [QUICK[0]] if arguments.quick else arguments.case or list(CASES)
+    suites = [case for case in cases if case != ADAPTIVE]
     users = QUICK[1] if arguments.quick else None
     rows: list[Row] = []
     details: list[str] = []
     together = Found()
     try:
-        for case in cases:
+        for case in suites:
             found = _measured(case, users, undefended=not arguments.ours)
             rows += _rows(case, found)
             details += _details(case, found)
             together.add(found)
-        if len(cases) > 1:
+        if len(suites) > 1:
             rows += _rows("all", together)
+        if ADAPTIVE in cases:
+            rows += _adaptive(details, undefended=not arguments.ours)
     except OneirosError as error:
         say(str(error))
         return 1
@@ -127,6 +133,35 @@ def _measured(name: str, users: Sequence[int] | None, *, undefended: bool) -> Fo
             found.undefended += attacks(suite, nobody, users)
             suite.close()
     _remark(name, found)
+    return found
+
+
+def _adaptive(details: list[str], *, undefended: bool) -> list[Row]:
+    """Attacks of our own, on all suites."""
+    ours = _tried(defended=True)
+    theirs = _tried(defended=False) if undefended else []
+    details.append(f"== {ADAPTIVE}")
+    for one in ours:
+        if one.effects:
+            details.append(f"attack {one.case} has effect")
+            details += _effects(one)
+    effective = float(sum(bool(one.effects) for one in ours))
+    without = float(sum(bool(one.effects) for one in theirs)) if undefended else None
+    case, metric, unit = f"agentdojo {ADAPTIVE}", "attacks-with-effect", f"of {len(ours)}"
+    return [Row(case, metric, effective, without, unit, "lower", 0, absolute=True)]
+
+
+def _tried(*, defended: bool) -> list[Tried]:
+    from bench.dojo.adaptive import tried
+    from bench.dojo.cases.every import every_case
+    from bench.dojo.suites import Suite
+
+    found: list[Tried] = []
+    for name in peer.SUITES:
+        with tempfile.TemporaryDirectory(prefix="oneiros-bench-", dir=_quick_disk()) as folder:
+            suite = Suite.open(name, Path(folder), defended=defended)
+            found += tried(suite, [case for case in every_case() if case.suite == name])
+            suite.close()
     return found
 
 
@@ -231,13 +266,16 @@ def _details(name: str, found: Found) -> list[str]:
         for attack in some:
             if attack.effects:
                 lines.append(f"attack {attack} has effect ({kind})")
-                lines += [f"    {sign} {fact}" for sign, fact in attack.effects]
-                lines += [
-                    f"    {made.decision}/{made.outcome}: {made.planned.tool} "
-                    f"{dict(made.planned.arguments)}"
-                    for made in attack.calls
-                ]
+                lines += _effects(attack)
     return lines
+
+
+def _effects(attack: Attack | Tried) -> list[str]:
+    """What an attack changed, and what became of its calls."""
+    return [f"    {sign} {fact}" for sign, fact in attack.effects] + [
+        f"    {made.decision}/{made.outcome}: {made.planned.tool} {dict(made.planned.arguments)}"
+        for made in attack.calls
+    ]
 
 
 if __name__ == "__main__":

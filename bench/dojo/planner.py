@@ -19,7 +19,8 @@ class Planned:
 
     def request(self) -> ToolRequest:
         """The call as the kernel takes it."""
-        return ToolRequest(tool=self.tool, arguments=json.dumps(self.arguments))
+        arguments = json.dumps(self.arguments)
+        return ToolRequest(tool=self.tool, arguments=arguments, handle=self.handle)
 
 
 Step = tuple[Planned, ...]  # calls that are made at once

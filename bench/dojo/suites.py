@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,14 +90,25 @@ class Suite:
         # They stand in quotes in a YAML file, where "\\t" is a tabulator.
         return {canary: yaml.safe_load(f'"{usual[name]}"') for name, canary in canaries.items()}
 
-    def environment(self, injections: Mapping[str, str] | None = None) -> Any:
-        """A fresh environment: texts by the vector that they are put in place of."""
+    def environment(
+        self,
+        injections: Mapping[str, str] | None = None,
+        plant: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Any:
+        """A fresh environment.
+
+        Args:
+            injections: texts by the vector that they are put in place of.
+            plant: changes its data.
+        """
         wanted = {
             self._attack.canary_injections[vector]: text
             for vector, text in (injections or {}).items()
         }
         dumped = self._canaries.model_dump(mode="json", round_trip=True)
-        replaced = _replaced(dumped, self._defaults | wanted)
+        replaced: Any = _replaced(dumped, self._defaults | wanted)
+        if plant is not None:
+            plant(replaced)
         return type(self._canaries).model_validate(replaced)
 
     def injections(self, user: Any, injection: Any) -> dict[str, str]:

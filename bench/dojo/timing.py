@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 from unittest.mock import patch
 
-from oneiros.kernel import syscalls
+from oneiros.kernel import decisions
+from oneiros.kernel.policy import Decision, PolicyContext, ToolCall
 
 
 @contextmanager
 def timed_decisions() -> Iterator[list[float]]:
-    """Milliseconds of each decision that is made meanwhile."""
+    """Milliseconds of the decision about each call that is made meanwhile."""
     spent: list[float] = []
-    decide = syscalls.decide
+    decide_all = decisions.decide_all
 
-    def timed(*arguments: Any, **more: Any) -> Any:
+    def timed(calls: Sequence[ToolCall], context: PolicyContext) -> list[Decision]:
         began = time.perf_counter()
-        decided = decide(*arguments, **more)
-        spent.append((time.perf_counter() - began) * 1000)
+        decided = decide_all(calls, context)
+        passed = (time.perf_counter() - began) * 1000
+        spent.extend(passed / len(calls) for _ in calls)
         return decided
 
-    with patch.object(syscalls, "decide", timed):
+    with patch.object(decisions, "decide_all", timed):
         yield spent
