@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,14 @@ from oneiros.engine.requests import (
     Tokens,
 )
 from oneiros.engine.sampling import SamplingOptions
-from oneiros.engine.scheduler import Scheduler, SchedulerSettings
-from oneiros.engine.service import ThreadedEngine
+from oneiros.engine.scheduler import Answers, Scheduler, SchedulerSettings
 from oneiros.errors import (
     ConstraintError,
     ContextLengthError,
     EngineFailedError,
     InvalidSamplingError,
     NotEnoughMemoryError,
+    OneirosError,
     OverloadedError,
     TokenizationError,
 )
@@ -212,110 +213,110 @@ def test_too_many_requests_are_refused_and_the_others_served(
     run(program)
 
 
-async def progress_at_end_of(
-    service: object, first: list[GenerationRequest], others: list[GenerationRequest]
+def progress_at_end_of(
+    engine: Engine,
+    spool: Path,
+    first: list[GenerationRequest],
+    others: list[GenerationRequest],
+    before: tuple[GenerationRequest, ...] = (),
+    **limits: int,
 ) -> tuple[int, int]:
-    """Tokens that two groups of requests have when the first group is done."""
-    counts = [0, 0]
+    """Tokens that two groups of requests have when the first group is done.
 
-    async def follow(asked: GenerationRequest, group: int) -> None:
-        async for output in service.generate(asked):  # type: ignore[attr-defined]
-            if isinstance(output, Tokens):
-                counts[group] += len(output.ids)
+    The first group comes when the others have begun, and these when those of `before` have ended,
+    one after the other. All of it happens in the engine's own thread, between its steps: nothing
+    depends on how soon another thread is heard.
+    """
+    settings = SchedulerSettings(400 * engine.pool.page_bytes, spool, **limits)
+    asked = [*before, *others, *first]
+    groups = ["before"] * len(before) + ["others"] * len(others) + ["first"] * len(first)
+    waiting = list(range(len(asked)))
+    tokens, ended = Counter[str](), Counter[str]()
+    result: list[int] = []
 
-    tasks = [asyncio.create_task(follow(r, 1)) for r in others]
-    while not counts[1]:
-        await asyncio.sleep(0)
-    counts[1] = 0
-    await asyncio.gather(*(follow(r, 0) for r in first))
-    result = counts[0], counts[1]
-    for task in tasks:
-        task.cancel()
-    return result
+    def submit(count: int) -> None:
+        for number in waiting[:count]:
+            scheduler.submit(number, asked[number])
+        del waiting[:count]
+
+    def note(answers: Answers) -> None:
+        for number, output in answers:
+            match output:
+                case Tokens():
+                    tokens[groups[number]] += len(output.ids)
+                case Finished():
+                    ended[groups[number]] += 1
+                    if groups[number] == "before":
+                        submit(1 if ended["before"] < len(before) else len(others))
+                case OneirosError():
+                    raise output
+        if tokens["others"] and len(waiting) == len(first):
+            tokens["others"] = 0
+            submit(len(first))
+        if ended["first"] == len(first) and not result:
+            result.extend((tokens["first"], tokens["others"]))
+            scheduler.close()
+
+    scheduler = Scheduler(engine, None, None, settings, note)  # type: ignore[arg-type]
+    submit(1 if before else len(others))
+    scheduler.run()
+    return result[0], result[1]
 
 
 def test_who_waits_comes_first_and_the_background_does_not_starve(
     engine: Engine, tmp_path: Path
 ) -> None:
-    async def program() -> tuple[int, int]:
-        async with serving(engine, tmp_path) as service:
-            urgent = request(20, max_tokens=100, speculate=False)
-            slow = [
-                request(20, seed=s, max_tokens=400, priority=BACKGROUND, speculate=False)
-                for s in range(2, 6)
-            ]
-            return await progress_at_end_of(service, [urgent], slow)
-
-    urgent, background = run(program)
-    assert urgent == 100
+    urgent = request(20, max_tokens=100, speculate=False)
+    slow = [
+        request(20, seed=s, max_tokens=400, priority=BACKGROUND, speculate=False)
+        for s in range(2, 6)
+    ]
+    urgently, background = progress_at_end_of(engine, tmp_path, [urgent], slow)
+    assert urgently == 100
     assert 4 * 15 <= background <= 4 * 40  # one step in four, or about that
 
 
 def test_a_principal_with_many_requests_does_not_crowd_out_one_with_few(
     engine: Engine, tmp_path: Path
 ) -> None:
-    async def program() -> tuple[int, int]:
-        async with serving(engine, tmp_path, max_batch=2) as service:
-            few = request(20, max_tokens=100, principal="few", speculate=False)
-            many = [
-                request(20, seed=s, max_tokens=400, principal="many", speculate=False)
-                for s in range(2, 12)
-            ]
-            return await progress_at_end_of(service, [few], many)
-
-    few, many = run(program)
-    assert few == 100
+    few = request(20, max_tokens=100, principal="few", speculate=False)
+    many = [
+        request(20, seed=s, max_tokens=400, principal="many", speculate=False) for s in range(2, 12)
+    ]
+    of_few, of_many = progress_at_end_of(engine, tmp_path, [few], many, max_batch=2)
+    assert of_few == 100
     # Two replies run in a step, and one of them is always that of the principal with few.
-    assert many <= 180
+    assert of_many <= 180
 
 
 def test_the_background_goes_on_beside_a_full_batch(engine: Engine, tmp_path: Path) -> None:
-    async def program() -> tuple[int, int]:
-        async with serving(engine, tmp_path, max_batch=2) as service:
-            urgent = [request(20, seed=s, max_tokens=100, speculate=False) for s in (1, 2)]
-            slow = request(20, seed=3, max_tokens=400, priority=BACKGROUND, speculate=False)
-            return await progress_at_end_of(service, urgent, [slow])
-
-    urgent, background = run(program)
-    assert urgent == 200
+    urgent = [request(20, seed=s, max_tokens=100, speculate=False) for s in (1, 2)]
+    slow = request(20, seed=3, max_tokens=400, priority=BACKGROUND, speculate=False)
+    urgently, background = progress_at_end_of(engine, tmp_path, urgent, [slow], max_batch=2)
+    assert urgently == 200
     assert 15 <= background <= 60
 
 
 def test_what_somebody_had_before_is_forgotten_when_nobody_waits(
     engine: Engine, tmp_path: Path
 ) -> None:
-    async def program() -> tuple[int, int]:
-        async with serving(engine, tmp_path, max_batch=1) as service:
-            for seed in range(5):
-                await collect(service, request(300, seed=seed, principal="nightly"))
-            old = request(10, max_tokens=50, principal="nightly", speculate=False)
-            new = [request(10, seed=9, max_tokens=400, principal="new", speculate=False)]
-            return await progress_at_end_of(service, [old], new)
-
-    old, new = run(program)
-    assert old == 50
-    assert new <= 80  # shares are equal from the moment that both are there
+    before = tuple(request(300, seed=seed, principal="nightly") for seed in range(5))
+    old = request(10, max_tokens=50, principal="nightly", speculate=False)
+    new = request(10, seed=9, max_tokens=400, principal="new", speculate=False)
+    of_old, of_new = progress_at_end_of(engine, tmp_path, [old], [new], before, max_batch=1)
+    assert of_old == 50
+    assert of_new <= 80  # shares are equal from the moment that both are there
 
 
 def test_urgent_requests_do_not_wait_for_the_end_of_background_ones(
     engine: Engine, tmp_path: Path
 ) -> None:
-    settings = SchedulerSettings(
-        kv_memory=400 * engine.pool.page_bytes, spool=tmp_path / "spool", max_active=2
-    )
-
-    async def program() -> tuple[int, int]:
-        service = ThreadedEngine(engine, None, None, settings)  # type: ignore[arg-type]
-        slow = [
-            request(20, seed=s, max_tokens=400, priority=BACKGROUND, speculate=False)
-            for s in range(3)
-        ]
-        result = await progress_at_end_of(service, [request(20, max_tokens=30)], slow)
-        await service.close()
-        return result
-
-    urgent, background = run(program)
-    assert urgent == 30
+    slow = [
+        request(20, seed=s, max_tokens=400, priority=BACKGROUND, speculate=False) for s in range(3)
+    ]
+    urgent = [request(20, max_tokens=30)]
+    urgently, background = progress_at_end_of(engine, tmp_path, urgent, slow, max_active=2)
+    assert urgently == 30
     assert background < 100
 
 

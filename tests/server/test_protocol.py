@@ -70,7 +70,7 @@ async def test_endless_headers_end_the_connection(server: FakeServer, line: byte
 async def test_headers_that_do_not_come_end_the_connection(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch, begin: bytes
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.4)
     async with connected(server) as (reader, writer):
         writer.write(begin)
         async with asyncio.timeout(10):
@@ -84,15 +84,15 @@ async def test_headers_that_do_not_come_end_the_connection(
 async def test_requests_may_follow_each_other_slowly(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
     async with connected(server) as (reader, writer):
-        for _ in range(3):
+        for pause in (0.0, 0.6, 0.6):
+            await asyncio.sleep(pause)
             writer.write(GET + b"\r\n")
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
             length = int(head.lower().partition(b"content-length: ")[2].split(b"\r")[0])
             await reader.readexactly(length)
-            await asyncio.sleep(0.3)
 
 
 def generating(server: FakeServer) -> bytes:
