@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,11 +56,20 @@ async def ended_together(works: Sequence[Sequence[str]], seed: int) -> list[Proc
 
 def compared(state: ProcessState) -> ProcessState:
     """A state without its pid and its times, which differ."""
-    pages = tuple(
-        replace(page, call_id=page.call_id and page.call_id.partition(".")[2])
-        for page in state.pages
+    return replace(
+        state,
+        pid=0,
+        program="",
+        pages=tuple(map(_numbered, state.pages)),
+        readings=tuple(map(_numbered, state.readings)),
+        made=tuple(map(_numbered, state.made)),
+        used=replace(state.used, seconds=0.0),
     )
-    return replace(state, pid=0, program="", pages=pages, used=replace(state.used, seconds=0.0))
+
+
+def _numbered(part: Any) -> Any:
+    """With the number of its call alone, without the process's."""
+    return replace(part, call_id=part.call_id and part.call_id.partition(".")[2])
 
 
 @settings(max_examples=15, deadline=None)
