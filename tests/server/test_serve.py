@@ -185,6 +185,9 @@ def test_the_printed_line_works(home: Path) -> None:
     try:
         line = "".join(lines[2:]).replace("\\\n", "")
         assert line.startswith("curl http://127.0.0.1:")
+        # The same short reply every time.
+        assert '{"model"' in line
+        line = line.replace('{"model"', '{"temperature": 0, "max_tokens": 20, "model"')
         done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60)
         assert json.loads(done.stdout)["choices"][0]["message"]["content"]
     finally:
