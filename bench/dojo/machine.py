@@ -69,7 +69,7 @@ class Run:
     stopped: bool  # by the policy
 
 
-class _NoModel:
+class NoModel:
     """Nothing here thinks."""
 
     default = "none"
@@ -100,7 +100,7 @@ class _NoModel:
         _nothing()
 
 
-class _NoMemory:
+class NoMemory:
     """These processes need none."""
 
     def keep(self, state: ProcessState, name: str, text: str, label: Label) -> Kept:
@@ -131,7 +131,7 @@ class Machine:
         self._journal = Journal.open(folder)
         by_name = {tool.name: tool for tool in tools}
         self._kernel = Kernel(
-            self._journal, _NoModel(), lambda: by_name, self._programs, _NoMemory()
+            self._journal, NoModel(), lambda: by_name, self._programs, NoMemory()
         )
 
     def close(self) -> None:
