@@ -212,5 +212,6 @@ class Driver:
             "content": self.results(call.tool, arguments),
             "tool_call_id": call.model_call,
         }
-        page = self.page(PageKind.TOOL, message, call_id=call.call_id)
+        kind = PageKind.VALUE if call.model_call is None else PageKind.TOOL
+        page = self.page(kind, message, call_id=call.call_id)
         self.append(e.CallEnded(call_id=call.call_id, outcome="done", page=page))

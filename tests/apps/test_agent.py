@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from oneiros.apps.agent import Agent, offered_tools
 from oneiros.kernel import events as e
+from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.program import Call, Exit, Generate, Note, Receive
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import Tool
@@ -181,10 +182,15 @@ def test_a_guided_model_cannot_answer_right_after_a_failure() -> None:
     assert driver.answer == "Three."
 
 
-def test_a_guided_model_that_repeats_what_worked_has_to_answer() -> None:
-    driver = guided(calls("add"), calls("add"), Reply("Three."))
-    driver.run()
-    assert [one.tool_choice for one in generations(driver)] == ["required"] * 2 + [ANSWER_NAME]
+def test_a_guided_model_that_repeats_a_change_has_to_answer_and_one_that_reads_may_go_on() -> None:
+    write = replace(tool("write"), contract=Contract(effects=frozenset({Effect.LOCAL})))
+    for name, choice in (("add", "required"), ("write", ANSWER_NAME)):
+        agent = Agent(guided=frozenset({"scripted"}))
+        driver = Driver(agent, (*TOOLS, write), scripted(calls(name), calls(name), Reply("Three.")))
+        driver.deliver("How many are there?")
+        driver.run()
+        last = generations(driver)[-1]
+        assert last.tool_choice == choice and ANSWER_NAME in last.tools
 
 
 @pytest.mark.parametrize("reply", [calls("add"), Reply("<tool_call>", reason="length")])

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from oneiros.apps import prompts
+from oneiros.apps.looking import looks, seen
+from oneiros.apps.named import named
 from oneiros.apps.prompts import Notice
 from oneiros.apps.repetition import repetition
 from oneiros.apps.tool_choice import choose_tools
@@ -45,14 +47,16 @@ class Agent:
     def step(self, view: View) -> Action:
         """What comes next: by the first of these rules that applies.
 
-        An account that was asked for ends the turn. Calls are made. An answer ends the turn. What
-        went wrong is said to the model, and asked for again. New messages of the user are read.
-        When a budget ends, or the model repeats itself in spite of a notice, an account is asked
-        for. Otherwise the model goes on.
+        A small model is shown what the message names. An account that was asked for ends the turn.
+        Calls are made. An answer ends the turn. What went wrong is said to the model, and asked for
+        again. New messages of the user are read. When a budget ends, or the model repeats itself in
+        spite of a notice, an account is asked for. Otherwise the model goes on.
         """
         state, turn = view.state, read_turn(view)
         if not turn.asked or Notice.NO_ANSWER in turn.latest_notices:
             return Receive()
+        if state.model in self.guided and (look := _look(view, turn)) is not None:
+            return look
         accounting = turn.count(Notice.ACCOUNT) > 0
         last, fresh = turn.last, not turn.latest_notices
         if accounting:
@@ -94,18 +98,21 @@ class Agent:
                 parallel=False,
                 max_tokens=limit,
             )
-        return self._guided(tools, turn)
+        return self._guided(view, tools, turn)
 
-    def _guided(self, tools: tuple[str, ...], turn: Turn) -> Generate:
+    def _guided(self, view: View, tools: tuple[str, ...], turn: Turn) -> Generate:
         """A reply that has to be a call, of `answer` at the end.
 
         Small models take a failure for an answer, and what worked for what is still to be done.
         So there is no answer right after the first failures, nor at first while something that the
-        message names was not dealt with, and nothing else than one after calls that were made
-        before; where these failed, chance has to find others.
+        message names was not dealt with. Who makes the same calls again has changed what was to be
+        changed, and answers; or takes other tools, where these failed or something is left to do;
+        or has read what was to be read, or should read something else, which chance decides.
         """
         failed = turn.last is not None and turn.last.failed
         neglects = len(turn.rounds) <= self.most_retries and bool(turn.neglected)
+        if turn.seen and not turn.rounds:  # who is told to do something has to do it
+            neglects = neglects or "?" not in turn.request
         if Notice.REPEATS not in turn.latest_notices:
             early = failed and sum(one.failed for one in turn.rounds) <= self.most_retries
             early = early or neglects
@@ -118,11 +125,13 @@ class Agent:
             )
         tools = (*tools, ANSWER_NAME)
         if failed or neglects:
-            tools = _others(tools, turn) if failed else tools
+            others = _others(tools, turn)
             return Generate(
-                tools=tools, tool_choice="required", parallel=False, temperature=_VARIED
+                tools=others, tool_choice="required", parallel=False, temperature=_VARIED
             )
-        return Generate(tools=tools, tool_choice=ANSWER_NAME, parallel=False)
+        if _changes(view, turn):
+            return Generate(tools=tools, tool_choice=ANSWER_NAME, parallel=False)
+        return Generate(tools=tools, tool_choice="required", parallel=False, temperature=_VARIED)
 
     def _reason_to_stop(self, state: ProcessState, turn: Turn) -> str | None:
         """A notice to give before the model may go on; None: it may."""
@@ -164,6 +173,23 @@ def _others(tools: tuple[str, ...], turn: Turn) -> tuple[str, ...]:
     """Without the tools that were called last: who does the same again and again goes on so."""
     called = {call.tool for call in turn.last.requests} if turn.last is not None else set()
     return tuple(name for name in tools if name not in called) or tools
+
+
+def _look(view: View, turn: Turn) -> Action | None:
+    """What comes before the first reply: calls that look at what the message names."""
+    if turn.rounds or turn.seen or turn.notices:
+        return None
+    requests = looks(named(turn.request), {tool.name for tool in view.tools})
+    if requests and not turn.looked:
+        return Call(requests=tuple(requests.values()))
+    found = seen(zip(requests, turn.looked, strict=False))
+    return Note(text=prompts.seen(found)) if found else None
+
+
+def _changes(view: View, turn: Turn) -> bool:
+    """Whether the last calls were made to change something: then it is changed."""
+    called = {call.tool for call in turn.last.requests} if turn.last is not None else set()
+    return any(tool.contract.effects for tool in view.tools if tool.name in called)
 
 
 _RETRIES = (Notice.EMPTY, Notice.CUT, Notice.MALFORMED)

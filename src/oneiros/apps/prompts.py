@@ -26,7 +26,13 @@ class Notice(StrEnum):
     MALFORMED = "[Your call was malformed"
     REPEATS = "[You repeat yourself"
     ACCOUNT = "[Stop here"
+    SEEN = "[The message names"
     NO_ANSWER = "[There is no answer"
+
+
+def seen(what: str) -> str:
+    """What a message names, looked at before the first reply to it."""
+    return f"{Notice.SEEN} what is here now]\n{what}"
 
 
 def failed() -> str:
@@ -51,7 +57,11 @@ def malformed(tool: str) -> str:
 
 def repeats(what: str, *, failed: bool, neglected: Sequence[str] = ()) -> str:
     """When calls and results come again and again."""
-    advice = "Try another way" if failed else "Answer with the results that are there"
+    advice = (
+        "Try another way"
+        if failed
+        else "Answer with the results, or make another call, of another page or file"
+    )
     if neglected and not failed:
         advice = f"Nothing was done yet with {', '.join(neglected)}: go on with that"
     return f"{Notice.REPEATS}: {what}. {advice}.]"

@@ -58,6 +58,8 @@ class Turn:
 
     asked: bool  # whether there is anything that could be answered
     request: str = ""  # the message that it begins with
+    looked: tuple[str, ...] = ()  # results of the program's own calls
+    seen: str = ""  # what of them was shown to the model
     rounds: tuple[Round, ...] = ()
     notices: tuple[Notice, ...] = ()  # of the agent, before the first reply
 
@@ -83,7 +85,7 @@ class Turn:
             if not _ERROR.search(result := one.results.get(call.model_call, ""))
             for text in (call.arguments, result)
         ]
-        return not_dealt_with(names, said)
+        return not_dealt_with(names, [*said, self.seen])
 
     def count(self, *notices: Notice) -> int:
         """How often the agent gave one of these notices."""
@@ -102,9 +104,16 @@ def read_turn(view: View) -> Turn:
     pages = pages[starts[-1] if starts else 0 :]
     request = view.message(pages[0])["content"] if starts else ""
     turn = Turn(asked=any(page.kind in _ASKING for page in pages), request=request)
-    for page in pages:
+    # Calls that are made at once end in any order.
+    for page in sorted(pages, key=_made):
         turn = _with(turn, page, view)
     return turn
+
+
+def _made(page: Page) -> tuple[int, int, str]:
+    if page.kind is not PageKind.VALUE or page.call_id is None:
+        return page.id, 0, ""
+    return 0, len(page.call_id), page.call_id
 
 
 _ASKING = (PageKind.USER, PageKind.ASSISTANT, PageKind.TOOL)
@@ -114,12 +123,17 @@ def _with(turn: Turn, page: Page, view: View) -> Turn:
     if page.kind is PageKind.ASSISTANT:
         return replace(turn, rounds=(*turn.rounds, _round(page, view)))
     if page.kind is PageKind.NOTICE:
-        notice = notice_of(view.message(page)["content"])
+        text = view.message(page)["content"]
+        notice = notice_of(text)
         if notice is None:
             return turn
+        if notice is Notice.SEEN:
+            return replace(turn, seen=text)
         if turn.last is None:
             return replace(turn, notices=(*turn.notices, notice))
         return _with_last(turn, replace(turn.last, notices=(*turn.last.notices, notice)))
+    if page.kind is PageKind.VALUE:
+        return replace(turn, looked=(*turn.looked, view.message(page)["content"]))
     if page.kind is PageKind.TOOL and turn.last is not None:
         message = view.message(page)
         results = {**turn.last.results, message.get("tool_call_id"): message["content"]}

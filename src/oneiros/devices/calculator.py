@@ -90,7 +90,10 @@ def result_of(expression: str) -> ToolResult:
 @device(contract=Contract(trusted_fields=("exact", "approximate"), idempotent=True, deadline=10.0))
 async def calculate(
     context: CallContext,
-    expression: Annotated[str, Field(description='Such as "5!/3", "12% of 80", "5 mi/h to m/s".')],
+    expression: Annotated[
+        str,
+        Field(description='Such as "12% of 80", "300 km / (2 h + 30 min) to m/s", "70 °F to °C".'),
+    ],
 ) -> ToolResult:
     """Calculate exactly: + - * / ^ ! %, brackets, fractions, units and conversions ("to"), pi,
     sqrt, ln, log10, sin (radians, or "30 deg"), round(x, places), comb, gcd, sum, mean and others.
