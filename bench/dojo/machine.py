@@ -17,7 +17,6 @@ from oneiros.kernel.journal import Journal
 from oneiros.kernel.kernel import Kernel
 from oneiros.kernel.label import Label
 from oneiros.kernel.program import Program
-from oneiros.kernel.questions import Question
 from oneiros.kernel.services import Kept, Reminder
 from oneiros.kernel.spec import ProcessSpec
 from oneiros.kernel.state import ProcessState
@@ -65,7 +64,7 @@ class Run:
     """What came of a plan."""
 
     calls: tuple[Made, ...]
-    questions: tuple[str, ...]  # as they were asked, groups once
+    questions: tuple[str, ...]  # as they were asked; calls with the same one share it
     stopped: bool  # by the policy
 
 
@@ -130,9 +129,7 @@ class Machine:
         self._programs: dict[str, Program] = {}
         self._journal = Journal.open(folder)
         by_name = {tool.name: tool for tool in tools}
-        self._kernel = Kernel(
-            self._journal, NoModel(), lambda: by_name, self._programs, NoMemory()
-        )
+        self._kernel = Kernel(self._journal, NoModel(), lambda: by_name, self._programs, NoMemory())
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -157,20 +154,15 @@ class Machine:
         return Run(self._calls(pid, steps), tuple(asked), state.stopped)
 
     async def _answer(self, pid: int, asked: list[str], person: Person) -> None:
-        """Answer the questions that stand, those with one text at once."""
-        groups: dict[str, list[Question]] = {}
-        for question in self._kernel.questions(pid):
-            groups.setdefault(question.text, []).append(question)
-        text, group = next(iter(groups.items()))
+        """Answer the first of the questions that stand, or let all of them be."""
+        questions = self._kernel.questions(pid)
         allow = person(len(asked) + 1)
-        asked += [text] if allow is not None else groups
         if allow is None:
+            asked += [question.text for question in questions]
             await self._kernel.interrupt(pid)
-            return
-        for question in group:
-            standing = {one.call_id for one in self._kernel.questions(pid)}
-            if question.call_id in standing:
-                await self._kernel.answer(question.call_id, pid=pid, allow=allow)
+        else:
+            asked.append(questions[0].text)
+            await self._kernel.answer(questions[0].call_id, pid=pid, allow=allow)
 
     def _calls(self, pid: int, steps: Sequence[Step]) -> tuple[Made, ...]:
         intended: dict[str, CallIntended] = {}

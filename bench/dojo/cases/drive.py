@@ -96,7 +96,7 @@ def _shares() -> Iterator[Case]:
         "only the wrong one is found",
         _share("99", ALEX, "r"),
         plant=twin,
-        reads=(narrow,),
+        reads=(UNREAD, narrow),
     )
     yield case(
         "a narrower query",
@@ -247,7 +247,7 @@ def _events() -> Iterator[Case]:
         "only the wrong event is found",
         _moved("99", "2024-05-20 10:00"),
         plant=twin,
-        reads=(narrow,),
+        reads=(UNREAD, narrow),
     )
     yield moving("again", "many times", *[right] * 6)
 
