@@ -87,6 +87,7 @@ def test_mistakes_say_what_to_do_and_read_the_same_each_time(tmp_path: Path) -> 
         await desk.run("1")
         for code, advice in (
             ("import no_such_module", "ModuleNotFoundError: .* is not installed here"),
+            ("words.split()", "NameError: .* read with open"),
             ("x = 0; for n in [1]: x += n", "SyntaxError: .* on a line of its own"),
         ):
             first, second = (await desk.run(code)).text, (await desk.run(code)).text

@@ -185,6 +185,8 @@ def _advice(error: BaseException) -> str:
     """What to do about mistakes that models make again and again."""
     if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
         return f". {error.name} is not installed here: do it with Python's own modules."
+    if isinstance(error, NameError) and error.name:
+        return ". Only variables of earlier Python calls are here. Files are read with open()."
     if isinstance(error, SyntaxError) and ";" in (error.text or ""):
         return ". Write each statement on a line of its own, without semicolons."
     return ""
