@@ -73,9 +73,21 @@ def _escape(found: re.Match[str]) -> str:
     return "".join(f"\\u{units[n : n + 2].hex()}" for n in range(0, len(units), 2))
 
 
-def unseen(text: str) -> int:
-    """How many characters of a text `visible` shows as signs."""
-    return sum(found["kept"] is None for found in _SIGN.finditer(text))
+def replaced(text: str, replace: Callable[[str], str]) -> str:
+    """The text with something else for each run of the characters that `visible` shows as signs."""
+    parts = []
+    run = ""
+    begin = 0
+    for found in _SIGN.finditer(text):
+        if found.start() > begin or found["kept"] is not None:
+            parts += [replace(run) if run else "", text[begin : found.start()]]
+            run = ""
+        if found["kept"] is None:
+            run += found[0]
+        else:
+            parts.append(_sign(found))
+        begin = found.end()
+    return "".join([*parts, replace(run) if run else "", text[begin:]])
 
 
 def _sign(found: re.Match[str]) -> str:

@@ -191,7 +191,8 @@ def test_markup_becomes_lines() -> None:
     )
     assert readable(html, "https://example.org/").text == (
         "## A title\n\ntext bold more\nline\n\n- one\n- two\n\n- inner\n\n"
-        "```\nx = 1\n  y = 2\n```\n\n| a | b |\n\n(image: a cat)"
+        "```\nx = 1\n  y = 2\n```\n\n| a | b |\n\n[hidden: secret] (image: a cat)"
+        "\n\n[Not seen by people: 1 hidden text of 6 characters.]"
     )
 
 

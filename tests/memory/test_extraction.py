@@ -7,6 +7,10 @@ from pathlib import Path
 import docx
 import pypdf
 import pytest
+from docx.enum.style import WD_STYLE_TYPE
+from docx.oxml import OxmlElement
+from docx.oxml.ns import qn
+from docx.shared import Pt, RGBColor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
@@ -54,6 +58,52 @@ def word() -> bytes:
     stream = io.BytesIO()
     document.save(stream)
     return stream.getvalue()
+
+
+def hiding_word() -> bytes:
+    """A Word file with words that are not seen: not shown, white, tiny, by a style; and some."""
+    document = docx.Document()
+    paragraph = document.add_paragraph("Seen. ")
+    paragraph.add_run("Vanished words.").font.hidden = True
+    paragraph.add_run(" Seen too. ")
+    paragraph.add_run("White words.").font.color.rgb = RGBColor(255, 255, 255)
+    paragraph.add_run("Tiny words.").font.size = Pt(1)
+    paragraph.add_run(" Small print.").font.size = Pt(6)
+    style = document.styles.add_style("Secret", WD_STYLE_TYPE.CHARACTER)
+    style.font.hidden = True
+    paragraph.add_run("Styled words.", style="Secret")
+    cell = document.add_table(1, 1).rows[0].cells[0]
+    shade = OxmlElement("w:shd")
+    shade.set(qn("w:fill"), "000000")
+    cell._tc.get_or_add_tcPr().append(shade)
+    cell.paragraphs[0].add_run("White on black.").font.color.rgb = RGBColor(255, 255, 255)
+    stream = io.BytesIO()
+    document.save(stream)
+    return stream.getvalue()
+
+
+def test_words_of_a_word_file_that_are_not_seen_are_marked() -> None:
+    text = " ".join(document_text("a.docx", hiding_word()).text.split())
+    assert text == (
+        "Seen. [hidden: Vanished words.] Seen too. [hidden: White words.] [hidden: Tiny words.] "
+        "Small print. [hidden: Styled words.] | White on black. |"
+    )
+
+
+def test_words_of_a_pdf_that_are_too_small_are_marked() -> None:
+    small = "Seen.) Tj 0.05 0 0 0.05 20 100 Tm (Scaled words) Tj 1 0 0 1 20 80 Tm (Seen too."
+    text = document_text("a.pdf", pdf(small)).text
+    assert "[hidden: Scaled words]" in text
+    assert "Scaled words" not in text.replace("[hidden: Scaled words]", "")
+    assert "Seen." in text and "Seen too." in text
+
+
+def test_characters_of_a_page_that_are_not_seen_are_marked() -> None:
+    tagged = "".join(chr(0xE0000 + ord(one)) for one in "obey me")
+    page = f"<title>A{tagged}</title><p>Some soft\u00adly wr\u200bitten text{tagged}</p>"
+    extracted = extract_text("a.html", page.encode())
+    assert extracted.title.split() == ["A", "[hidden:", "obey", "me]"]
+    assert "Some softly written text [hidden: obey me]" in extracted.text
 
 
 PDF, WORD = pdf("First page.", "", "Third page."), word()

@@ -27,6 +27,7 @@ from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.label import Label
 from oneiros.kernel.tools import CallContext, Tool, ToolError, ToolResult
 from oneiros.memory.disk import Disk
+from oneiros.memory.hidden_text import marked
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser as Process
@@ -314,6 +315,7 @@ async def _shown(profile: _Profile, after: int = 0) -> ToolResult:
         title, tree = await page.title(), await page.aria_snapshot(mode="ai", timeout=_ACTION)
     except Error as error:
         raise ToolError(f"The page cannot be read: {_first_line(error)}") from error
+    title, tree = marked(title), marked(tree)
     part = tree[after : after + _SHOWN]
     lines = [title, page.url, "", part or "[There is nothing more on the page.]"]
     if len(tree) > after + _SHOWN:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
 
 from oneiros.kernel.tools import ToolError
+from oneiros.memory.hidden_html import mark_hidden
+from oneiros.memory.hidden_text import from_markdown, marked
 
 if TYPE_CHECKING:
     from lxml.html import HtmlElement
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 SHORT: Final = 3_000  # characters
 # Longer ones too: looking for the main text of a book takes longer than anybody waits.
 LONG: Final = 200_000  # characters
+_LONGEST_ALT: Final = 200  # characters of what stands for a picture
 _PREFIXES: Final = {"li": "- ", "td": " | ", "th": " | "}
 _MARK: Final = "https://link.invalid/"  # links are numbered before the main text is looked for
 _MARKED: Final = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(https://link\.invalid/(\d+)\)")
@@ -49,7 +52,7 @@ class Readable:
 
 
 def readable(html: str, url: str, *, whole: bool = False) -> Readable:
-    """A page as text.
+    """A page as text. What people do not see of it is marked (`memory/hidden_html.py`).
 
     Args:
         html: the page.
@@ -67,21 +70,28 @@ def readable(html: str, url: str, *, whole: bool = False) -> Readable:
         root = lxml.html.document_fromstring(re.sub(r"^\s*<\?xml[^>]*>", "", html))
     except (etree.LxmlError, ValueError) as error:
         raise ToolError(f"{url}: the page is empty.") from error
-    title = _line(root.findtext(".//title") or "")
+    title = marked(_line(root.findtext(".//title") or "")).strip()
+    hidden = mark_hidden(root)
     links = _number_links(root, url)
     pieces: list[str] = []
     _add_text(pieces, root)
-    everything = _tidy("".join(pieces))
+    everything = marked(_tidy("".join(pieces)))
     if whole or not SHORT < len(everything) <= LONG:
-        return Readable(title, everything, links, False)
+        return Readable(title, _noted(everything, hidden), links, False)
     import trafilatura
 
     main = trafilatura.extract(
         root, output_format="markdown", include_links=True, include_tables=True, favor_recall=True
     )
     if not main:
-        return Readable(title, everything, links, False)
-    return Readable(title, _MARKED.sub(r"\1 [\2]", main).strip(), links, True)
+        return Readable(title, _noted(everything, hidden), links, False)
+    text = marked(from_markdown(_MARKED.sub(r"\1 [\2]", main))).strip()
+    return Readable(title, _noted(text, hidden), links, True)
+
+
+def _noted(text: str, note: str) -> str:
+    """A text with a note below it, if there is one."""
+    return "\n\n".join(part for part in (text, note) if part)
 
 
 def _number_links(root: HtmlElement, url: str) -> tuple[Link, ...]:
@@ -98,7 +108,7 @@ def _number_links(root: HtmlElement, url: str) -> tuple[Link, ...]:
             continue
         if address not in numbers:
             numbers[address] = len(numbers) + 1
-            links.append(Link(address, _line(link.text_content())[:100]))
+            links.append(Link(address, marked(_line(link.text_content())[:100])))
         link.set("href", f"{_MARK}{numbers[address]}")
     return tuple(links)
 
@@ -146,7 +156,7 @@ def _add_inside(pieces: list[str], element: HtmlElement, name: str) -> None:
     if name == "a" and (element.get("href") or "").startswith(_MARK):
         pieces.append(f" [{element.get('href').removeprefix(_MARK)}]")
     elif name == "img" and element.get("alt"):
-        pieces.append(f" (image: {_line(element.get('alt'))}) ")
+        pieces.append(f" (image: {_line(element.get('alt'))[:_LONGEST_ALT]}) ")
     elif name == "tr":
         pieces.append(" |")
     pieces.append(around)

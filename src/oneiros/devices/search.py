@@ -17,6 +17,7 @@ from oneiros.devices.html_page import Readable
 from oneiros.kernel.contract import Contract
 from oneiros.kernel.label import Label, join_all
 from oneiros.kernel.tools import CallContext, Tool, ToolError, ToolResult
+from oneiros.memory.hidden_text import marked
 from oneiros.memory.index import Document, Index
 
 WEB: Final = "web"  # the kind of documents that are fetched pages
@@ -92,9 +93,9 @@ class SearXNG:
         # Whoever runs the instance, and whoever wrote the page, had a hand in what it says.
         return [
             Found(
-                title=_line(result.title),
+                title=_line(marked(result.title)),
                 url=result.url,
-                snippet=_line(result.content or ""),
+                snippet=_line(marked(result.content or "")),
                 label=Label.of(f"web:{self._host}", f"web:{urlsplit(result.url).hostname}"),
             )
             for result in results[:limit]

@@ -21,6 +21,7 @@ from oneiros.kernel.contract import Contract
 from oneiros.kernel.label import Label
 from oneiros.kernel.tools import CallContext, Tool, ToolError, ToolResult
 from oneiros.memory.extraction import decode_text, extract_text
+from oneiros.memory.hidden_text import marked
 
 PART: Final = 6_000  # characters of a page that are read at a time
 MOST_LINKS: Final = 40  # that are listed beside those in the text
@@ -189,7 +190,7 @@ def _readable(fetched: Fetched, whole: bool) -> Readable:
         not kind and re.match(r"\s*<(!doctype html|html)\b", text_[:1000], re.IGNORECASE)
     ):
         return readable(text_, fetched.url, whole=whole)
-    return Readable("", text_.strip(), (), False)
+    return Readable("", marked(text_).strip(), (), False)
 
 
 def _decoded(fetched: Fetched) -> str:

@@ -21,11 +21,18 @@ from typing import TYPE_CHECKING
 
 from oneiros.errors import DiskError
 from oneiros.memory.extraction import LONGEST, PDF, ExtractedText, checked, clean, one_line
+from oneiros.memory.hidden_text import hidden_mark
 
 if TYPE_CHECKING:
-    from docx.table import Table
+    from docx.table import Table, _Cell
     from docx.text.paragraph import Paragraph
+    from docx.text.run import Run
+    from pypdf import PageObject
 
+_SMALLEST = 2.5  # points of a letter that can be read
+_WHITE = (255, 255, 255)
+# Shading of a run, its paragraph, or the cell, row or table around it.
+_GROUND = ".//w:shd | ancestor::w:tc/w:tcPr/w:shd | ancestor::w:tbl/w:tblPr/w:shd"
 _MEMORY = 2 << 30  # bytes of address space
 _SECONDS = 120  # of computing, should nobody be left to end this process
 
@@ -73,7 +80,7 @@ def _pdf(path: str, data: bytes) -> ExtractedText:
         title = str((reader.metadata and reader.metadata.title) or "")
         for page in reader.pages:
             starts.append(len(lines) + 1)
-            lines += clean(page.extract_text()).split("\n")
+            lines += clean(_page_text(page)).split("\n")
             if sum(map(len, lines[starts[-1] - 1 :])) > LONGEST:
                 raise DiskError(f"{path}: page {len(starts)} has too much text.")
     # Inside of a damaged file anything may go wrong, and pypdf does not wrap it.
@@ -95,6 +102,21 @@ def _pdf(path: str, data: bytes) -> ExtractedText:
         raise DiskError(f"{path}: has no text, only pictures of pages.")
     extracted = ExtractedText("\n".join(lines), "plain", title, tuple(starts))
     return checked(path, extracted)
+
+
+def _page_text(page: PageObject) -> str:
+    """The text of a page; what is too small to be read is marked below it."""
+    tiny: list[str] = []
+
+    def visit(text: str, cm: list[float], tm: list[float], font: object, size: float) -> None:
+        height = abs(size) * max(abs(tm[1]), abs(tm[3])) * max(abs(cm[1]), abs(cm[3]))
+        if 0 < height < _SMALLEST and text.strip():
+            tiny.append(text)
+
+    text = page.extract_text(visitor_text=visit)
+    for piece in tiny:
+        text = text.replace(piece.strip(), " ", 1)
+    return "\n".join(part for part in (text, hidden_mark(" ".join(tiny))) if part)
 
 
 def _docx(path: str, data: bytes) -> ExtractedText:
@@ -144,12 +166,36 @@ def _paragraph(paragraph: Paragraph) -> str:
     name = (paragraph.style.name or "") if paragraph.style else ""
     found = re.fullmatch(r"Heading ([1-6])", name)
     level = int(found[1]) if found else 1 if name == "Title" else 0
-    return f"{'#' * level} {paragraph.text}" if level else paragraph.text
+    from docx.text.hyperlink import Hyperlink
+
+    text = "".join(
+        f" {hidden_mark(run.text)} " if _is_hidden(run, paragraph) else run.text
+        for item in paragraph.iter_inner_content()
+        for run in (item.runs if isinstance(item, Hyperlink) else [item])
+    )
+    return f"{'#' * level} {text}" if level else text
+
+
+def _is_hidden(run: Run, paragraph: Paragraph) -> bool:
+    """Whether a piece of text is not seen: it is not shown, tiny, or white without a ground."""
+    styles = [style for style in (run.style, paragraph.style) if style is not None]
+    said = [run.font, *(style.font for style in styles)]
+    if next((font.hidden for font in said if font.hidden is not None), False):
+        return True
+    size = next((font.size for font in said if font.size is not None), None)
+    if size is not None and size.pt < _SMALLEST:
+        return True
+    painted = next((font.color.rgb for font in said if font.color.rgb is not None), None)
+    return painted == _WHITE and not paragraph._p.xpath(_GROUND)
 
 
 def _table(table: Table) -> str:
-    rows = (" | ".join(one_line(cell.text) for cell in row.cells) for row in table.rows)
+    rows = (" | ".join(one_line(_cell(cell)) for cell in row.cells) for row in table.rows)
     return "\n".join(f"| {row} |" for row in rows)
+
+
+def _cell(cell: _Cell) -> str:
+    return " ".join(map(_paragraph, cell.paragraphs))
 
 
 def _short(error: Exception) -> str:

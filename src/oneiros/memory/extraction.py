@@ -18,6 +18,8 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from oneiros.errors import DiskError
+from oneiros.memory.hidden_html import mark_hidden
+from oneiros.memory.hidden_text import from_markdown, marked
 
 Form = Literal["markdown", "code", "plain"]
 
@@ -147,35 +149,37 @@ def _document(path: str, data: bytes) -> ExtractedText:
         raise DiskError(f"{path}: cannot be read: what reads it broke off.") from error
     if "error" in read:
         raise DiskError(read["error"])
+    read["text"], read["title"] = marked(read["text"]), marked(read["title"])
     return ExtractedText(**read | {"page_starts": tuple(read["page_starts"])})
 
 
 def html_text(html: str) -> ExtractedText:
-    """The readable text of a page, as Markdown: its main part where one can be told, else all."""
-    import trafilatura
+    """The readable text of a page, as Markdown: its main part where one can be told, else all.
 
-    text = trafilatura.extract(
-        html, output_format="markdown", include_links=False, include_tables=True
-    )
+    What people do not see of it is marked (`hidden_html.py`).
+    """
+    import lxml.html
+    import trafilatura
+    from lxml import etree
+
     # Bounded, or a page of nothing but openings of titles would take hours.
     found = re.search(r"<title[^<>]{0,200}>([^<]{1,500})<", html, re.IGNORECASE)
     title = one_line(unescape(found[1])) if found else ""
-    return ExtractedText(clean(text or _plain(html)), "markdown", title)
-
-
-def _plain(html: str) -> str:
-    """All text of a page, where its main part cannot be told."""
-    import lxml.html
-    from lxml import etree
-
     # lxml refuses text that declares an encoding of its own.
     html = re.sub(r"^\s*<\?xml[^>]*>", "", html)
     try:
         root = lxml.html.document_fromstring(html)
     except (etree.LxmlError, ValueError):  # an empty page
-        return ""
-    etree.strip_elements(root, "script", "style", "noscript", "template", with_tail=False)
-    return "\n".join(_lines(root))
+        return ExtractedText("", "markdown", title)
+    hidden = mark_hidden(root)
+    text = trafilatura.extract(
+        root, output_format="markdown", include_links=False, include_tables=True
+    )
+    if not text:  # its main part cannot be told
+        etree.strip_elements(root, "script", "style", with_tail=False)
+        text = "\n".join(_lines(root))
+    text = "\n\n".join(part for part in (from_markdown(text), hidden) if part)
+    return ExtractedText(marked(clean(text)), "markdown", marked(title).strip())
 
 
 def _lines(root: object) -> Iterator[str]:
