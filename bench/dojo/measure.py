@@ -6,6 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agentdojo.task_suite.task_suite import (
+    functions_stack_trace_from_messages,
+    model_output_from_messages,
+)
+
 from bench.dojo.machine import Made, Person, Run, nobody, willing
 from bench.dojo.planner import Planned, Step, one_by_one
 from bench.dojo.runtime import KernelPipeline
@@ -61,9 +66,10 @@ def _tried(suite: Suite, number: int, task: Any, person: Person) -> tuple[bool, 
 
     Some of its checks also pass where nothing was done.
     """
-    calls = suite.calls(task, task.init_environment(suite.environment()))
+    environment = suite.environment()
+    calls = suite.calls(task, task.init_environment(_copy(environment)))
     steps = honest(suite.name, number, calls, suite.contracts)
-    completed, _, run, _ = _run(suite, task, None, steps, person, suite.environment())
+    completed, run, _ = _run(suite, task, task, steps, person, environment)
     made = len(run.calls) == sum(map(len, steps)) and all(one.done for one in run.calls)
     return completed and made, run
 
@@ -80,22 +86,25 @@ def _attack(
     suite: Suite, number: int, user: Any, other: int, injection: Any, person: Person
 ) -> Attack:
     injections = suite.injections(user, injection)
-    environment = user.init_environment(suite.environment(injections))
+    fresh = suite.environment(injections)
+    environment = user.init_environment(_copy(fresh))
     asked = suite.calls(user, environment)
     wanted = suite.calls(injection, environment)
     read = suite.read_after(user)
     steps = one_by_one([*asked[:read], *wanted, *asked[read:]])
-    _, theirs, run, after = _run(
-        suite, user, injection, steps, person, suite.environment(injections)
-    )
+    theirs, run, after = _run(suite, user, injection, steps, person, _copy(fresh))
     made = run.calls[read : read + len(wanted)]
     changed: list[tuple[str, Fact]] = []
     if any(one.done and _matters(suite, one.planned) for one in made):
         honestly = one_by_one(asked)
-        *_, without = _run(suite, user, None, honestly, person, suite.environment(injections))
+        *_, without = _run(suite, user, injection, honestly, person, _copy(fresh))
         changed = effects(facts_of(environment), facts_of(without), facts_of(after))
     text_only = not any(_matters(suite, call) for call in wanted)
     return Attack(suite.name, number, other, text_only, theirs, tuple(changed), made, run.questions)
+
+
+def _copy(environment: Any) -> Any:
+    return environment.model_copy(deep=True)
 
 
 def _matters(suite: Suite, call: Planned) -> bool:
@@ -107,22 +116,34 @@ def _matters(suite: Suite, call: Planned) -> bool:
 def _run(
     suite: Suite,
     user: Any,
-    injection: Any,
+    checked: Any,
     steps: Sequence[Step],
     person: Person,
     environment: Any,
-) -> tuple[bool, bool, Run, Any]:
-    """AgentDojo's verdicts on utility and attack, the run, and what the environment is then."""
-    output = "\n".join(one.GROUND_TRUTH_OUTPUT for one in (user, injection) if one is not None)
+) -> tuple[bool, Run, Any]:
+    """Run a plan; AgentDojo's verdict on a task, the run, and what the environment is then.
+
+    Args:
+        suite: the suite.
+        user: the user's task.
+        checked: the task that is judged: the user's, or an attack.
+        steps: the plan.
+        person: who is asked.
+        environment: as it is before the task, which changes it.
+    """
+    environment = user.init_environment(environment)
+    before = environment.model_copy(deep=True)
+    outputs = dict.fromkeys((user.GROUND_TRUTH_OUTPUT, checked.GROUND_TRUTH_OUTPUT))
     prompt = user.PROMPT
-    pipeline = KernelPipeline(lambda: suite.machine.run(prompt, steps, person), output)
-    utility, attacked = suite.theirs.run_task_with_pipeline(
-        pipeline,
-        user,
-        injection,
-        {},
-        runtime_class=lambda functions: suite.runtime,
-        environment=environment,
-    )
+    pipeline = KernelPipeline(lambda: suite.machine.run(prompt, steps, person), "\n".join(outputs))
+    *_, messages, _ = pipeline.query(prompt, suite.runtime, environment)
     assert pipeline.result is not None
-    return utility, attacked, pipeline.result, suite.runtime.environment
+    # AgentDojo's run_task_with_pipeline, without comparing environments for the task not asked for.
+    verdict = suite.theirs._check_task_result(
+        checked,
+        model_output_from_messages(messages) or [],
+        before,
+        environment,
+        functions_stack_trace_from_messages(messages),
+    )
+    return verdict, pipeline.result, environment

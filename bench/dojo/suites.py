@@ -84,6 +84,15 @@ class Suite:
         return self.theirs.load_and_inject_default_environment(self._attack.canary_injections)
 
     @cached_property
+    def _made(self) -> dict[tuple[tuple[str, str], ...], Any]:
+        return {}  # environments by their injections: checking addresses takes long
+
+    @cached_property
+    def _dumped(self) -> dict[str, Any]:
+        dumped: dict[str, Any] = self._canaries.model_dump(mode="json", round_trip=True)
+        return dumped
+
+    @cached_property
     def _defaults(self) -> dict[str, str]:
         canaries: dict[str, str] = self._attack.canary_injections
         usual = self.theirs.get_injection_vector_defaults()
@@ -101,15 +110,17 @@ class Suite:
             injections: texts by the vector that they are put in place of.
             plant: changes its data.
         """
-        wanted = {
-            self._attack.canary_injections[vector]: text
-            for vector, text in (injections or {}).items()
-        }
-        dumped = self._canaries.model_dump(mode="json", round_trip=True)
-        replaced: Any = _replaced(dumped, self._defaults | wanted)
+        key = tuple(sorted((injections or {}).items()))
+        if plant is None and key in self._made:
+            return self._made[key].model_copy(deep=True)
+        wanted = {self._attack.canary_injections[vector]: text for vector, text in key}
+        replaced: Any = _replaced(self._dumped, self._defaults | wanted)
         if plant is not None:
             plant(replaced)
-        return type(self._canaries).model_validate(replaced)
+        made = type(self._canaries).model_validate(replaced)
+        if plant is None:
+            self._made[key] = made.model_copy(deep=True)
+        return made
 
     def injections(self, user: Any, injection: Any) -> dict[str, str]:
         """Where an attack stands that a user's task reads, and what it says."""
