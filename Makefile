@@ -59,16 +59,18 @@ format: $(STAMPS)/dev ## format the Python sources
 	$(BIN)/ruff format $(LINTED)
 	$(BIN)/ruff check --fix $(LINTED)
 
-bench: dev large-models $(PEERS)/stamp $(PEERS)/litgpt-stamp $(PEERS)/agentdojo-stamp $(PEER_SERVER) ## measure ours against others'
+bench: dev large-models $(PEERS)/stamp $(PEERS)/litgpt-stamp $(PEERS)/agentdojo-stamp $(PEERS)/garak/stamp $(PEER_SERVER) ## measure ours against others'
 	$(BIN)/python bench/engine.py
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/kernel.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/agent.py
 	$(BIN)/python bench/training.py
+	$(BIN)/python bench/detectors.py
+	$(BIN)/python bench/garak.py
 	$(BIN)/python bench/agentdojo.py
 
-peers: $(PEERS)/stamp $(PEERS)/litgpt-stamp $(PEERS)/agentdojo-stamp $(PEER_SERVER) ## build what to compare with, in an environment of its own (about 15 minutes)
+peers: $(PEERS)/stamp $(PEERS)/litgpt-stamp $(PEERS)/agentdojo-stamp $(PEERS)/garak/stamp $(PEER_SERVER) ## build what to compare with, in an environment of its own (about 15 minutes)
 
 clean: ## remove what was built and installed here (models stay)
 	rm -rf $(VENV) build $(KERNELS)
@@ -155,6 +157,12 @@ $(PEERS)/litgpt-stamp: requirements/peers-litgpt.txt | $(PEERS)/stamp $(STAMPS)/
 $(PEERS)/agentdojo-stamp: requirements/peers-agentdojo.txt | $(PEERS)/stamp $(STAMPS)/runtime
 	@rm -rf $(PEERS)/agentdojo
 	@$(PIP) install --no-deps --target $(PEERS)/agentdojo -r requirements/peers-agentdojo.txt
+	@touch $@
+
+# garak's probes and text detectors, without its generators and what these ask for.
+$(PEERS)/garak/stamp: requirements/peers-garak.txt
+	@PYTHON="$(PYTHON)" sh requirements/make-venv.sh $(PEERS)/garak
+	$(PEERS)/garak/bin/python -m pip install --disable-pip-version-check -qq --no-deps -r requirements/peers-garak.txt
 	@touch $@
 
 $(PEER_SERVER): $(PEERS)/stamp requirements/make-peer-server.sh | $(STAMPS)/runtime

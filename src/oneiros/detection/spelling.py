@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from oneiros.detection.payload import Payload, joined
-from oneiros.detection.words import COMMON, is_known, script
+from oneiros.detection.words import COMMON, is_known, likeness, script
 
 _LOWER, _UPPER = string.ascii_lowercase, string.ascii_uppercase
 _LETTERS: Final = _LOWER + _UPPER
@@ -24,11 +24,13 @@ _CIPHERS: Final = {
     "atbash": str.maketrans(_LETTERS, _LOWER[::-1] + _UPPER[::-1]),
 }
 _ENCIPHERED: Final = {
-    kind: frozenset(word.translate(table) for word in COMMON) for kind, table in _CIPHERS.items()
+    kind: frozenset(word.translate(table) for word in COMMON) - COMMON
+    for kind, table in _CIPHERS.items()
 }
 _LATIN_WORD: Final = re.compile(r"[A-Za-z]{2,30}")
 _LEET_WORD: Final = re.compile(r"[A-Za-z0-9@$!|+]{2,30}")
 _DIGIT: Final = re.compile(r"[0-9]")
+_LEET_INSIDE: Final = re.compile(r"[A-Za-z][0-9@$!|+]|[0-9@$][A-Za-z]")
 _LEET: Final = {ord(a): b for a, b in zip("01345789@$!|+", "oieasTbgasilt".lower(), strict=True)}
 _LEET_L: Final = _LEET | {ord("1"): "l", ord("!"): "l"}
 _FOREIGN_WORD: Final = re.compile(r"(?=[\x00-\x7f]*[^\x00-\x7f])\w+")
@@ -44,10 +46,11 @@ _LOOKALIKES: Final = {
     )
     for a, b in zip(letters, latin, strict=True)
 }
-_LEAST_GAIN: Final = 3.0  # words more that are known when decoded
+_LEAST_GAIN: Final = 12.0  # nats by which decoding makes a stretch likelier
 _LEAST_WORDS: Final = 3  # of them that are different: "BA" is "ON", and a postcode
-_UNKNOWN: Final = 0.5  # what a word costs that is known neither way
-_SHORT: Final = 0.5  # what a word of two letters counts
+_LEAST_KNOWN: Final = 2  # of them, with three letters or more
+_LEAST_ENCIPHERED: Final = 2
+_UNKNOWN: Final = 1.0  # nats that a word costs that stays as it is, and is not known
 _LEAST_STYLED: Final = 6  # letters of another style: mathematical, circled, of full width
 
 
@@ -55,8 +58,8 @@ def respelt(text: str) -> Iterator[Payload]:
     """Words with another spelling."""
     words = set(_LATIN_WORD.findall(text.lower()))
     for kind, table in _CIPHERS.items():
-        if len(words & _ENCIPHERED[kind]) < _LEAST_WORDS:
-            continue
+        if len(words & _ENCIPHERED[kind]) < _LEAST_ENCIPHERED:
+            continue  # most texts, at little cost
         yield from _segments(text, kind, _LATIN_WORD, partial(_translated, table))
     if _DIGIT.search(text):
         yield from _segments(text, "leetspeak", _LEET_WORD, _without_digits, _as_words)
@@ -76,14 +79,14 @@ def _segments(
     decode: Callable[[str], str],
     decode_all: Callable[[str], str] | None = None,
 ) -> Iterator[Payload]:
-    """Stretches in which decoding makes known words of unknown ones (Kadane's algorithm).
+    """Stretches that are likelier English when they are decoded (Kadane's algorithm).
 
     `decode` says what a word by itself may be; `decode_all`, what it is in such a stretch.
     """
     final = decode_all or decode
     gain = best = 0.0
     start = end = 0
-    words: set[str] = set()  # that became known
+    words: set[str] = set()  # that became likelier
     for match in (*pattern.finditer(text), None):
         if match is not None:
             word = match[0]
@@ -97,24 +100,23 @@ def _segments(
             if gain > best:
                 best, end = gain, match.end()
         if match is None or gain <= 0.0 or gain < best - _LEAST_GAIN:
-            if best >= _LEAST_GAIN and len(words) >= _LEAST_WORDS:
+            known = sum(len(word) > 2 and is_known(word) for word in words)
+            if best >= _LEAST_GAIN and len(words) >= _LEAST_WORDS and known >= _LEAST_KNOWN:
                 whole = pattern.sub(lambda match: final(match[0]), text[start:end])
                 yield Payload(kind, start, end, whole)
             gain = best = 0.0
 
 
 def _gain(word: str, decoded: str) -> float:
-    weight = _SHORT if len(word) == 2 else 1.0
-    if decoded == word:  # digits alone, or letters alone in leetspeak
-        return 0.0 if is_known(word) else -_UNKNOWN
-    if is_known(word):
-        return -weight
-    return weight if is_known(decoded) else -_UNKNOWN
+    if decoded != word:
+        likely = likeness(decoded) if decoded.isalpha() else 0.0
+        return likely - (likeness(word) if word.isalpha() else 0.0)
+    return 0.0 if is_known(word) else -_UNKNOWN  # leetspeak has words without digits, too
 
 
 def _without_digits(word: str) -> str:
     """A word of leetspeak; one without letters, or without signs, stays as it is."""
-    if word.isalpha() or not any(character.isalpha() for character in word):
+    if not _LEET_INSIDE.search(word):
         return word
     decoded = word.translate(_LEET)
     other = word.translate(_LEET_L)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+import string
 import unicodedata
+from collections import Counter
+from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 _FREQUENT: Final = """
@@ -40,11 +45,37 @@ _FREQUENT: Final = """
     translation unrestricted url window com net org www
 """
 COMMON: Final = frozenset(_FREQUENT.split())
+_SYMBOLS: Final = " " + string.ascii_lowercase
+_RARE: Final = 0.3  # what a pair counts that was never seen
 _WORD: Final = re.compile(r"[A-Za-z]+")
 _ADDRESS: Final = re.compile(r"https?://|www\.|\w@\w[\w-]{0,60}\.\w|<script|[;|&]\s*(?:sh|bash)\b")
 _LETTERS: Final = 0.65  # of a text's characters that are letters and spaces
 _KNOWN: Final = 0.3  # of its words that are in the list
 _FOREIGN: Final = 4  # letters of other scripts that a short text needs
+
+
+def _bigrams() -> dict[str, dict[str, float]]:
+    """How much more often a letter follows another in words than by chance, as logarithms."""
+    counts: dict[str, Counter[str]] = {letter: Counter() for letter in _SYMBOLS}
+    for word in COMMON:
+        for first, second in pairwise(f" {word} "):
+            counts[first][second] += 1
+    return {
+        first: {
+            second: math.log((after[second] + _RARE) / (after.total() / len(_SYMBOLS) + _RARE))
+            for second in _SYMBOLS
+        }
+        for first, after in counts.items()
+    }
+
+
+_BIGRAMS: Final = _bigrams()
+
+
+@lru_cache(maxsize=1 << 16)
+def likeness(word: str) -> float:
+    """By how many nats a word of Latin letters is likelier English than letters drawn evenly."""
+    return sum(_BIGRAMS[first][second] for first, second in pairwise(f" {word.lower()} "))
 
 
 def is_known(word: str) -> bool:
