@@ -243,7 +243,7 @@ class Request:
         return _fit(name) and normal(name).lower() in self.hosts
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)  # texts and their sentences
 def parse(text: str) -> Request:
     """A request for looking values up in; `text` is all that its user wrote. Never raises."""
     written = normal(text)

@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from itertools import groupby
 from urllib.parse import urlsplit
@@ -430,30 +431,41 @@ class _Anchors:
     def _of_named(self, value: Scalar) -> bool:
         """Whether records that the user named have this value, and no other in its place."""
         wanted = same(value)
-        # name, path -> values; and the paths of the value that was asked for
-        found: dict[tuple[str, str], set[frozenset[Scalar]]] = defaultdict(set)
+        found: dict[tuple[str, object, str], set[frozenset[Scalar]]] = defaultdict(set)
         holds = set()
         for reading in self._context.readings():
-            if not reading.contract.names:
-                continue
-            aimed = reading.clean or self._chosen_by_user(reading)
-            for _, fields in groupby(fields_of(reading), lambda field: field.record):
-                record = list(fields)
-                names = [
-                    field.value
-                    for field in record
-                    if is_under(field.path, reading.contract.names)
-                    and isinstance(field.value, str)
-                    and self._request.names(field.value)
-                ]
-                paths = {field.path for field in record}
-                for name in names:
-                    for path in paths:
-                        here = frozenset(same(f.value) for f in record if f.path == path)
-                        found[name.casefold(), f"{reading.contract.names}/{path}"].add(here)
-                        if aimed and wanted in here:
-                            holds.add((name.casefold(), f"{reading.contract.names}/{path}"))
-        return any(len(found[key]) == 1 for key in holds)
+            records = _named(self._request, reading)
+            aimed = bool(records) and (reading.clean or self._chosen_by_user(reading))
+            for name, values in records:
+                for path, here in values.items():
+                    place = name, reading.contract.names, path
+                    found[place].add(here)
+                    if aimed and wanted in here:
+                        holds.add(place)
+        return any(len(found[place]) == 1 for place in holds)
+
+
+@lru_cache(maxsize=1024)
+def _named(
+    request: Request, reading: Reading
+) -> tuple[tuple[str, dict[str, frozenset[Scalar]]], ...]:
+    """Of the records in a reading that a user named: the name, and the values in each field."""
+    names = reading.contract.names
+    found = []
+    for _, group in groupby(fields_of(reading) if names else (), lambda field: field.record):
+        fields = list(group)
+        for field in fields:
+            if (
+                is_under(field.path, names)
+                and isinstance(field.value, str)
+                and request.names(field.value)
+            ):
+                values: dict[str, set[Scalar]] = defaultdict(set)
+                for other in fields:
+                    values[other.path].add(same(other.value))
+                sets = {path: frozenset(each) for path, each in values.items()}
+                found.append((field.value.casefold(), sets))
+    return tuple(found)
 
 
 def _question(together: Sequence[tuple[ToolCall, list[Problem]]], context: PolicyContext) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 
 from oneiros.kernel.readings import Reading, Scalar
 
@@ -15,7 +16,7 @@ def explained(value: Scalar, readings: Sequence[Reading]) -> str:
     text = json.dumps(value, ensure_ascii=False).strip('"').casefold()
     found = []
     for reading in readings:
-        if text in json.dumps(reading.data, ensure_ascii=False, default=str).casefold():
+        if text in _text(reading):
             kinds = sorted({origin.partition(":")[0] for origin in reading.origins})
             found.append(reading.tool + (f" ({', '.join(kinds)})" if kinds else ""))
     named = list(dict.fromkeys(found))
@@ -23,3 +24,8 @@ def explained(value: Scalar, readings: Sequence[Reading]) -> str:
         return "it is in nothing that was read"
     more = f" and {len(named) - _MOST} more" if len(named) > _MOST else ""
     return f"it is in what {', '.join(named[:_MOST])}{more} brought"
+
+
+@lru_cache(maxsize=1024)
+def _text(reading: Reading) -> str:
+    return json.dumps(reading.data, ensure_ascii=False, default=str).casefold()
