@@ -109,7 +109,8 @@ class Optimizer:
         for name in names:
             gradient, average = _gradient(self._parameters[name]), self.state[f"{name}.momentum"]
             average.lerp_(gradient, 1 - momentum)
-            directions.append(whole(gradient.lerp(average, momentum)))
+            direction = whole(gradient.lerp(average, momentum))
+            directions.append(direction.to(self.config.precision))
         steps = orthogonalized(torch.stack(directions), self.config.precision)
         rows, columns = steps.shape[-2:]
         # A tall matrix's step is as large, per row's feature, as a square one's.
@@ -117,7 +118,7 @@ class Optimizer:
         for name, step in zip(names, steps, strict=True):
             parameter = self._parameters[name]
             parameter.mul_(1 - rate * self.config.matrix_decay)
-            parameter.add_(like(step.to(parameter.dtype), parameter), alpha=-rate_of_shape)
+            parameter.add_(like(step, parameter), alpha=-rate_of_shape)
 
 
 def is_lookup(name: str) -> bool:
@@ -136,15 +137,16 @@ def orthogonalized(matrices: Tensor, precision: torch.dtype) -> Tensor:
         The same shape, in `precision`; singular values lie between about 0.7 and 1.2.
     """
     a, b, c = NEWTON_SCHULZ
-    x: Tensor = matrices.to(precision)
-    tall = x.shape[-2] > x.shape[-1]
-    if tall:
-        x = x.mT
+    rows, columns = matrices.shape[-2:]
+    x: Tensor = matrices.to(precision).reshape(-1, rows, columns)
+    if rows > columns:
+        x = x.mT.contiguous()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # then no singular value is above 1
     for _ in range(NEWTON_SCHULZ_STEPS):
         square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if tall else x
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if rows > columns else x).reshape(matrices.shape)
 
 
 def rate_factor(step: int, steps: int, *, warmup: int, decay: int, final: float) -> float:
