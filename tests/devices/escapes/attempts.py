@@ -134,7 +134,97 @@ def watch_a_folder():
     return syscall(294, 26, ctypes.c_int(0))
 
 
+@attempt
+def list_beside_the_folder():
+    found = [*Path("..").iterdir(), *Path("../..").iterdir()]
+    return [path for path in found if TARGET["marker"] in path.name or "home" in path.name] or 1 / 0
+
+
+@attempt
+def read_through_the_folder_of_the_stage():
+    return list(Path(f"/proc/{os.getppid()}/cwd/{HOME}").iterdir())
+
+
+@attempt
+def read_shared_memory_of_others():
+    return Path("/dev/shm", TARGET["marker"]).read_text()
+
+
+@attempt
+def read_inherited_descriptors():
+    for name in range(3, 1024):
+        try:
+            if (os.fstat(name).st_dev, os.fstat(name).st_ino) == tuple(TARGET["inode"]):
+                return os.pread(name, 100, 0)
+        except OSError:
+            continue
+    return 1 / 0
+
+
+@attempt
+def read_secrets_of_the_environment():
+    secret = TARGET["marker"] + "-environment"
+    texts = ["\n".join(os.environ.values())]
+    for pid in ("self", os.getppid(), 1):
+        try:
+            texts.append(Path(f"/proc/{pid}/environ").read_text())
+        except OSError:
+            continue
+    return [text for text in texts if secret in text] or 1 / 0
+
+
+@attempt
+def read_the_log_of_the_kernel():
+    return Path("/dev/kmsg").open("rb").read(1)
+
+
+@attempt
+def read_the_memory_of_the_machine():
+    return Path("/proc/kcore").open("rb").read(1)
+
+
 # Writing
+
+
+@attempt
+def write_through_a_symbolic_link():
+    Path("to-secret").symlink_to(SECRET)
+    try:
+        Path("to-secret").write_text("changed")
+    finally:
+        Path("to-secret").unlink()
+    return "written"
+
+
+@attempt
+def exchange_a_file_with_a_secret():
+    Path("own").write_text("x")
+    result = libc.renameat2(-100, b"own", -100, os.fsencode(SECRET), 2)  # RENAME_EXCHANGE
+    return "exchanged" if result == 0 else 1 / 0
+
+
+@attempt
+def change_a_setting_of_the_kernel():
+    Path("/proc/sys/kernel/core_pattern").write_text("|/bin/true")
+    return "changed"
+
+
+@attempt
+def press_the_magic_key():
+    Path("/proc/sysrq-trigger").write_text("h")
+    return "pressed"
+
+
+@attempt
+def leave_the_control_group():
+    groups = list(Path("/sys/fs/cgroup").glob("**/cgroup.procs"))
+    return [path.write_text(str(os.getpid())) for path in groups] or 1 / 0
+
+
+@attempt
+def write_into_shared_memory_of_others():
+    path = Path("/dev/shm", TARGET["marker"])
+    return (path.exists() and path.write_text("changed")) or 1 / 0
 
 
 @attempt
@@ -330,6 +420,29 @@ def move_another_process_to_a_processor():
 
 
 @attempt
+def signal_the_group_of_another_process():
+    os.killpg(os.getpgid(VICTIM), 0)  # nothing is sent, but asked whether it may be
+    return "may"
+
+
+@attempt
+def trace_the_own_child():
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    try:
+        return syscall(101, 117, 16, child, 0, 0)  # PTRACE_ATTACH
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@attempt
+def take_a_descriptor_of_another_process():
+    return syscall(438, 438, os.pidfd_open(VICTIM), 0, 0)
+
+
+@attempt
 def trace_another_process():
     return syscall(101, 117, 16, VICTIM, 0, 0)  # PTRACE_ATTACH
 
@@ -354,6 +467,27 @@ def end_the_stage():
 def become_root():
     os.setuid(0)
     return "root"
+
+
+@attempt
+def become_root_by_a_setuid_program():
+    for command in (["su", "-c", "id -u"], ["sudo", "-n", "id", "-u"], ["pkexec", "id", "-u"]):
+        try:
+            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.stdout.strip() == b"0":
+            return command
+    return 1 / 0
+
+
+@attempt
+def execute_from_memory():
+    descriptor = libc.syscall(ctypes.c_long(319 if X86 else 279), b"x", 0)  # memfd_create
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+    os.write(descriptor, Path("/usr/bin/true").read_bytes())
+    return syscall(322, 281, descriptor, b"", None, None, 0x1000)  # execveat, AT_EMPTY_PATH
 
 
 @attempt
@@ -462,7 +596,25 @@ def raise_a_limit():
 def type_into_a_terminal():
     import fcntl
 
-    fcntl.ioctl(0, 0x5412, b"x")
+    for name in ("/dev/tty", "/proc/self/fd/0"):
+        try:
+            fcntl.ioctl(os.open(name, os.O_RDWR), 0x5412, b"x")
+        except OSError:
+            continue
+        return name
+    return 1 / 0
+
+
+@attempt
+def type_into_the_own_terminal():
+    """Nobody else reads it; that the call is refused shows that it is for all of them."""
+    import fcntl
+
+    _, terminal = os.openpty()
+    try:
+        fcntl.ioctl(terminal, 0x5412, b"x")
+    except OSError as error:
+        return 1 / 0 if error.errno == errno.EPERM else str(error)
     return "typed"
 
 

@@ -41,6 +41,12 @@ async def main(mechanism: Mechanism, folder: Path) -> None:
     secret.write_text("the secret")
     secret.chmod(0o600)
     readable.write_text("x")
+    os.environ["SECRET_KEY"] = f"{MARKER}-environment"
+    os.set_inheritable(os.open(secret, os.O_RDWR), True)
+    shared = Path("/dev/shm", MARKER)
+    shared.write_text("the secret")
+    shared.chmod(0o666)
+    atexit.register(shared.unlink)
     marked = {**os.environ, "MARKER": MARKER}
     (folder / "oneiros").mkdir()
     victim = subprocess.Popen(
@@ -78,6 +84,7 @@ async def main(mechanism: Mechanism, folder: Path) -> None:
         "tcp": tcp.getsockname()[1],
         "udp": udp.getsockname()[1],
         "socket": str(folder / "socket"),
+        "inode": [secret.stat().st_dev, secret.stat().st_ino],
     }
     command = [sys.executable, "-I", "-B", "attempts.py", json.dumps(target)]
     confined = await Confined.start(mechanism, place, Limits(seconds=30), command)
@@ -95,6 +102,8 @@ async def main(mechanism: Mechanism, folder: Path) -> None:
         }.items()
         if is_reached(listening)
     ]
+    after["shared memory"] = shared.read_text()
+    before["shared memory"] = "the secret"
     result = {
         "ended": [ended.reason, ended.status],
         "output": confined.take_output().text(),
@@ -108,6 +117,7 @@ async def main(mechanism: Mechanism, folder: Path) -> None:
 
 def state(folder: Path, victim: int) -> dict[str, object]:
     """All that a program could have changed outside."""
+    status = Path(f"/proc/{victim}/stat").read_text()
     files = {
         str(path): [path.stat().st_mode, path.stat().st_mtime_ns, os.listxattr(path)]
         for path in (folder, folder / "secret", PROGRAMS / "stage.py")
@@ -116,7 +126,8 @@ def state(folder: Path, victim: int) -> dict[str, object]:
         "files": files,
         "secret": (folder / "secret").read_text(),
         "names": sorted(path.name for path in folder.iterdir() if path.name != "oneiros"),
-        "victim lives": Path(f"/proc/{victim}/stat").read_text().rpartition(")")[2][1] in "SR",
+        "victim lives": Path(f"/proc/{victim}/stat").read_text().rpartition(")")[2][1]
+        not in "ZXTt",
         "limit": resource.prlimit(victim, resource.RLIMIT_NOFILE),
         "priority": os.getpriority(os.PRIO_PROCESS, victim),
         "own priority": os.getpriority(os.PRIO_PROCESS, 0),
