@@ -22,6 +22,7 @@ from typing import Any
 from oneiros.errors import OneirosError, TrainingError
 from oneiros.model.json_text import read_object
 from oneiros.model.replacement import replacing_file
+from oneiros.rendering import shown
 from oneiros.training.base_run import BaseRequest, BaseResult, Watcher, train_base
 from oneiros.training.chat_run import ChatRequest, ChatResult, ChatWatcher, train_chat
 from oneiros.training.conversations import is_set_aside, read_conversations
@@ -323,7 +324,7 @@ def main() -> int:
     try:
         report = demo(arguments.folder, arguments.data, DemoConfig())
     except OneirosError as error:
-        print(f"oneiros: {error}", file=sys.stderr)
+        print(f"oneiros: {shown(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         report = None

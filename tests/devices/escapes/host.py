@@ -126,8 +126,7 @@ def state(folder: Path, victim: int) -> dict[str, object]:
         "files": files,
         "secret": (folder / "secret").read_text(),
         "names": sorted(path.name for path in folder.iterdir() if path.name != "oneiros"),
-        "victim lives": Path(f"/proc/{victim}/stat").read_text().rpartition(")")[2][1]
-        not in "ZXTt",
+        "victim lives": status.rpartition(")")[2][1] not in "ZXTt",
         "limit": resource.prlimit(victim, resource.RLIMIT_NOFILE),
         "priority": os.getpriority(os.PRIO_PROCESS, victim),
         "own priority": os.getpriority(os.PRIO_PROCESS, 0),
