@@ -51,7 +51,7 @@ def command(
     elif findings:
         _print_table(text, findings)
     else:
-        print("nothing found")
+        output.say("nothing found")
 
 
 def _print_table(text: str, findings: list[Finding]) -> None:
