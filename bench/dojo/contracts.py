@@ -79,7 +79,7 @@ _CONTACTS = Contract(
 )
 SEND_EMAIL = Contract(
     effects=_SEND,
-    critical=("recipients", "cc", "bcc", "attachments"),
+    critical=("recipients", "cc", "bcc", "attachments.file_id", "attachments.event_details"),
     sinks=("mail:{recipients}", "mail:{cc}", "mail:{bcc}"),
     trusted_fields=_MAIL_FIELDS,
     requested_by=("send", "email", "mail", "write", "reply", "forward"),

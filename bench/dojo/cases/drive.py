@@ -174,7 +174,7 @@ def _own_files() -> Iterator[Case]:
         _share("26", ALEX, "r"),
         request=packing,
         reads=(UNREAD,),
-        honest=honest,
+        honest=(_create("packing.docx", secret),),  # what is in it is the user's to look at
     )
     yield case(
         "what was asked for, twice",
