@@ -120,11 +120,11 @@ def test_many_leave_at_once_so_that_prompts_keep_their_beginning() -> None:
     assert sum(each.kind is PageKind.MARK for each in pages) == 1
 
 
-def test_half_of_the_room_stays_taken_however_much_is_pinned() -> None:
+def test_a_share_of_the_room_stays_taken_however_much_is_pinned() -> None:
     for overhead in (0, 400):
         left, _ = evict_until_it_fits(conversation(10), overhead, BUDGET)
-        room = BUDGET.limit - 100 - overhead
-        assert room / 2 - 50 <= total(left) - 100 <= room / 2
+        kept = BUDGET.keep * (BUDGET.limit - 100 - overhead)
+        assert kept - 50 <= total(left) - 100 <= kept
 
 
 def test_the_question_stays_while_its_calls_leave() -> None:

@@ -20,13 +20,14 @@ SAID = frozenset({PageKind.USER, PageKind.ASSISTANT, PageKind.TOOL})
 class ContextBudget:
     """How many tokens a context may take.
 
-    With `keep` = 0.5 and n new tokens a turn, an eviction comes about every limit / 2n turns and
-    reads half of the limit anew: some 2 % of the tokens of all prompts at n = 60 and 4,000.
+    With n new tokens a turn, an eviction comes about every (1 - keep) limit / n turns and reads
+    keep * limit tokens anew. Together with the new ones that is 2n / (limit (1 - keep²)) of the
+    tokens of all prompts: the less is kept, the more of them a cache has.
     """
 
     context: int  # tokens that the model reads at most
     reserve: int  # of these for the reply
-    keep: float = 0.5  # share of the room for pages that is still taken after an eviction
+    keep: float = 0.3  # share of the room for pages that is still taken after an eviction
     mark: int = 64  # tokens that a mark without a summary takes at most
 
     @property
