@@ -14,7 +14,7 @@ from tests.kernel.running import Calls, running, tool
 
 PROCESSES = 20
 CALLS = 6
-LOCAL = frozenset({Effect.LOCAL})
+UNDONE = Contract(effects=frozenset({Effect.LOCAL}), undo=True)
 
 
 def requests(number: int) -> list[tuple[str, str]]:
@@ -58,8 +58,8 @@ def tools(folder: Path, disk: Disk) -> list[Tool]:
         return ToolResult("inserted")
 
     return [
-        tool("write", write, Contract(effects=LOCAL), reconcile=written),
-        tool("insert", insert, Contract(effects=LOCAL)),
+        tool("write", write, UNDONE, reconcile=written),
+        tool("insert", insert, UNDONE),
     ]
 
 
