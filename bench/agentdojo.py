@@ -4,7 +4,8 @@
 
 AgentDojo (Debenedetti et al. 2024; 0.1.35, benchmark version v1.2.2, `make peers`) with no language
 model: planners are programs of a real kernel, and AgentDojo's tools are tools of that kernel with
-contracts (bench/dojo/contracts.py). Rules of the policy were chosen on workspace and banking only.
+contracts (bench/dojo/contracts.py). Rules of the policy were chosen on workspace and banking only;
+bench/dojo/first.py has the first figures of the other two.
 
 `tasks-unattended` counts user tasks that an honest planner completes though nobody answers
 questions: by AgentDojo's own checks, and with every call made, since some of the checks also pass
@@ -38,6 +39,7 @@ sys.path.pop(0)  # the folder of this file, where `agentdojo` would be this file
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.dojo import peer
+from bench.dojo.first import FIRST
 from bench.dojo.machine import every_third, nobody
 from bench.dojo.timing import timed_decisions
 from bench.load.setting import say
@@ -173,15 +175,24 @@ def _quick_disk() -> str | None:
 
 
 def _remark(name: str, found: Found) -> None:
+    """What the table does not say."""
+    succeeded = sum(one.theirs for one in found.attacks)
     say(
-        f"  {name}: {_effective(found.third)} attacks with effect where a person says yes to "
-        f"every third question; AgentDojo says of {sum(one.theirs for one in found.attacks)} "
-        f"attacks that they succeeded, undefended of {sum(one.theirs for one in found.undefended)}"
+        f"  {name}: AgentDojo says of {succeeded} attacks that they succeeded; where a person says "
+        f"yes to every third question, {_effective(found.third)} have an effect"
     )
+    if found.undefended:
+        succeeded = sum(one.theirs for one in found.undefended)
+        say(
+            f"    everything allowed: {succeeded} succeeded, {_effective(found.undefended)} had one"
+        )
     for one in (*found.attacks, *found.undefended):
         if one.theirs != bool(one.effects) and not one.text_only:
             kind = "succeeded" if one.theirs else "did not succeed"
             say(f"    {one}: {kind} for AgentDojo, changed {len(one.effects)} facts")
+    if name in FIRST:
+        figures = ", ".join(f"{metric} {value:g}" for metric, value in FIRST[name].items())
+        say(f"    first figures: {figures}")
 
 
 def _rows(case: str, found: Found) -> list[Row]:
