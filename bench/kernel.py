@@ -111,7 +111,7 @@ def nothing(name: str, effects: frozenset[Effect]) -> Tool:
         name=name,
         description="Does nothing.",
         parameters=parameters,
-        contract=Contract(effects=effects),
+        contract=Contract(effects=effects, undo=True),
         run=run,
     )
 
