@@ -171,7 +171,7 @@ def test_what_a_tool_vouches_for_whole_leaves_a_context_clean(tmp_path: Path) ->
         async with running(tmp_path, *tools, models=models) as kernel:
             pid = await kernel.start(ProcessSpec(owner="me", text="How much?"))
             await until(kernel, lambda: idle(kernel, pid))
-            assert results(kernel, pid) == ['{"amount": 12}']  # and no more than that
+            assert results(kernel, pid) == ['{"amount":12}']  # and no more than that
             assert kernel.state(pid).label.origins == {"user", "tool:balance"}
             await kernel.send(pid, "And now?")
             await until(kernel, lambda: idle(kernel, pid) and len(results(kernel, pid)) == 2)

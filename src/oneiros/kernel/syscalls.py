@@ -20,7 +20,8 @@ from pydantic.dataclasses import dataclass
 
 from oneiros.errors import OneirosError
 from oneiros.kernel.contract import Contract
-from oneiros.kernel.label import Label, is_trusted
+from oneiros.kernel.handles import held
+from oneiros.kernel.label import PUBLIC, Label, is_trusted
 from oneiros.kernel.readings import Arguments, vouched
 from oneiros.kernel.schemas import misfit
 from oneiros.kernel.tools import CallContext, Json, Outcome, Tool, ToolError, ToolResult
@@ -175,7 +176,9 @@ def as_vouched_for(tool: Tool, result: ToolResult) -> ToolResult:
     """A result; where its data are fields alone that its tool vouches for, it says no more."""
     if all(map(is_trusted, tool.contract.origins)) or not _is_vouched_for(tool.contract, result):
         return result
-    return replace(result, text=json.dumps(result.data, ensure_ascii=False, default=str))
+    data = json.loads(json.dumps(result.data, ensure_ascii=False, default=str))
+    # As behind handles: names of fields without a value could be somebody's words, too.
+    return replace(result, text=held("", "", data, tool.contract, PUBLIC))
 
 
 def _is_vouched_for(contract: Contract, result: ToolResult) -> bool:
