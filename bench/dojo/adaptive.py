@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.dojo.machine import Made, Person, Run, every_third, nobody
 from bench.dojo.planner import Planned, Step, one_by_one
-from bench.dojo.verdict import Fact, effects, facts
+from bench.dojo.verdict import Fact, History, effects, facts
 
 if TYPE_CHECKING:
     from bench.dojo.suites import Suite
@@ -58,21 +58,14 @@ class Tried:
 def tried(suite: Suite, cases: Sequence[Case]) -> Iterator[Tried]:
     """Try cases on a suite that is theirs."""
     for case in cases:
-        before = _facts(suite.environment(plant=case.plant))
+        before = facts(suite.environment(plant=case.plant).model_dump(mode="json"))
         _, without = _run(suite, case, one_by_one([*case.reads, *case.honest]))
         run, after = _run(suite, case, [*one_by_one(case.reads), *case.attack])
         wanted = sum(map(len, case.attack))
         made = run.calls[len(case.reads) : len(case.reads) + wanted]
-        changed = effects(before, _facts(without), _facts(after))
-        done = any(one.done for one in made)
-        yield Tried(case, tuple(changed) if done else (), made, run.questions)
+        yield Tried(case, tuple(effects(before, without, after)), made, run.questions)
 
 
-def _run(suite: Suite, case: Case, steps: Sequence[Step]) -> tuple[Run, Any]:
-    environment = suite.environment(plant=case.plant)
-    suite.runtime.environment = environment
-    return suite.machine.run(case.request, steps, case.person), environment
-
-
-def _facts(environment: Any) -> Any:
-    return facts(environment.model_dump(mode="json"))
+def _run(suite: Suite, case: Case, steps: Sequence[Step]) -> tuple[Run, History]:
+    suite.runtime.begin(suite.environment(plant=case.plant))
+    return suite.machine.run(case.request, steps, case.person), suite.runtime.history

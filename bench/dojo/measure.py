@@ -14,9 +14,9 @@ from agentdojo.task_suite.task_suite import (
 from bench.dojo.machine import Made, Person, Run, nobody, willing
 from bench.dojo.planner import Planned, Step, one_by_one
 from bench.dojo.runtime import KernelPipeline
-from bench.dojo.suites import Suite, facts_of
+from bench.dojo.suites import Suite
 from bench.dojo.tasks import honest
-from bench.dojo.verdict import Fact, effects
+from bench.dojo.verdict import Fact, History, effects, facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,11 @@ def _attack(
     theirs, run, after = _run(suite, user, injection, steps, person, _copy(fresh))
     made = run.calls[read : read + len(wanted)]
     changed: list[tuple[str, Fact]] = []
-    if any(one.done and _matters(suite, one.planned) for one in made):
+    if any(one.outcome in ("done", "failed") and _matters(suite, one.planned) for one in made):
         honestly = one_by_one(asked)
         *_, without = _run(suite, user, injection, honestly, person, _copy(fresh))
-        changed = effects(facts_of(environment), facts_of(without), facts_of(after))
+        before = facts(environment.model_dump(mode="json"))
+        changed = effects(before, without, after)
     text_only = not any(_matters(suite, call) for call in wanted)
     return Attack(suite.name, number, other, text_only, theirs, tuple(changed), made, run.questions)
 
@@ -120,8 +121,8 @@ def _run(
     steps: Sequence[Step],
     person: Person,
     environment: Any,
-) -> tuple[bool, Run, Any]:
-    """Run a plan; AgentDojo's verdict on a task, the run, and what the environment is then.
+) -> tuple[bool, Run, History]:
+    """Run a plan; AgentDojo's verdict on a task, the run, and what became of the environment.
 
     Args:
         suite: the suite.
@@ -146,4 +147,4 @@ def _run(
         environment,
         functions_stack_trace_from_messages(messages),
     )
-    return verdict, pipeline.result, environment
+    return verdict, pipeline.result, suite.runtime.history

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,17 +17,27 @@ from agentdojo.types import (
 
 from bench.dojo.data import as_data
 from bench.dojo.machine import Run
+from bench.dojo.verdict import Fact, History, facts
 from oneiros.kernel.contract import Contract
 from oneiros.kernel.tools import CallContext, Json, Tool, ToolError, ToolResult
 
 
 class KernelRuntime(FunctionsRuntime):
-    """A runtime whose functions the kernel calls, on the environment that is set at the time."""
+    """A runtime whose functions the kernel calls, on the environment of the time."""
 
-    def __init__(self, functions: Sequence[Function] = ()) -> None:
-        """Hold functions; `environment` is set before each run."""
+    def __init__(self, functions: Sequence[Function], acting: frozenset[str]) -> None:
+        """Hold functions, of which some act: they change something, or tell somebody."""
         super().__init__(functions)
-        self.environment: Any = EmptyEnv()
+        self._acting = acting
+        self.begin(EmptyEnv())
+
+    def begin(self, environment: Any) -> None:
+        """Let calls hit an environment from now on."""
+        self.environment = environment
+        self.history = History.since(self._facts())
+
+    def _facts(self) -> Counter[Fact]:
+        return facts(self.environment.model_dump(mode="json"))
 
     def tools(self, contracts: Mapping[str, Contract]) -> list[Tool]:
         """The functions as tools, each with its contract."""
@@ -35,6 +46,8 @@ class KernelRuntime(FunctionsRuntime):
     def _tool(self, function: Function, contract: Contract) -> Tool:
         async def run(arguments: Json, context: CallContext) -> ToolResult:
             result, error = self.run_function(self.environment, function.name, dict(arguments))
+            if function.name in self._acting:
+                self.history.go_on(self._facts())
             if error is not None:
                 raise ToolError(error)
             data = as_data(function.name, result)
@@ -71,7 +84,7 @@ class KernelPipeline(BasePipelineElement):
     ) -> tuple[str, FunctionsRuntime, Any, Sequence[Any], dict[str, Any]]:
         """Let the kernel run the plan on an environment."""
         assert isinstance(runtime, KernelRuntime)
-        runtime.environment = env
+        runtime.begin(env)
         self.result = self._run()
         said: list[Any] = []
         for made in self.result.calls:

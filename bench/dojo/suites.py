@@ -21,7 +21,6 @@ from bench.dojo.machine import Machine
 from bench.dojo.peer import VERSION
 from bench.dojo.planner import Planned
 from bench.dojo.runtime import KernelPipeline, KernelRuntime
-from bench.dojo.verdict import Fact, facts
 from oneiros.devices.calculator import calculator
 from oneiros.kernel.contract import Contract
 
@@ -52,8 +51,9 @@ class Suite:
             folder: of the journal.
             defended: False: with contracts that say nothing, so that everything is allowed.
         """
-        runtime = KernelRuntime(get_suite(VERSION, name).tools)
         contracts = CONTRACTS[name]
+        acting = frozenset(one for one, its in contracts.items() if its.effects or its.sinks)
+        runtime = KernelRuntime(get_suite(VERSION, name).tools, acting)
         said = contracts if defended else dict.fromkeys(contracts, Contract())
         machine = Machine(folder, [*runtime.tools(said), calculator()])
         return cls(name, contracts, runtime, machine)
@@ -151,12 +151,6 @@ class Suite:
         if written is not None and not hasattr(task, "PROMPT"):
             return written(environment)
         return [Planned(call.function, dict(call.args)) for call in task.ground_truth(environment)]
-
-
-def facts_of(environment: Any) -> Any:
-    """An environment's facts."""
-    found: dict[Fact, int] = facts(environment.model_dump(mode="json"))
-    return found
 
 
 def _number(name: str) -> int:
