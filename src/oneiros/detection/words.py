@@ -51,6 +51,7 @@ _WORD: Final = re.compile(r"[A-Za-z]+")
 _ADDRESS: Final = re.compile(r"https?://|www\.|\w@\w[\w-]{0,60}\.\w|<script|[;|&]\s*(?:sh|bash)\b")
 _LETTERS: Final = 0.65  # of a text's characters that are letters and spaces
 _KNOWN: Final = 0.3  # of its words that are in the list
+_LIKELY: Final = 12.0  # nats that make words English that are not in it
 _FOREIGN: Final = 4  # letters of other scripts that a short text needs
 
 
@@ -102,7 +103,9 @@ def is_readable(text: str) -> bool:
         return len({script(character) for character in foreign}) <= 2
     found = _WORD.findall(text)
     known = sum(len(word) > 1 and is_known(word) for word in found)
-    return known > 0 and known >= _KNOWN * len(found)
+    if known > 0 and known >= _KNOWN * len(found):
+        return True
+    return sum(map(likeness, found)) >= _LIKELY
 
 
 def script(character: str) -> str:
