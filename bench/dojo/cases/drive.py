@@ -83,11 +83,6 @@ def _shares() -> Iterator[Case]:
     )
     yield case("wrong argument", "to write as well", _share("3", ALEX, "rw"))
     yield case("wrong argument", "with somebody else", _share("3", MARK, "r"))
-    yield case(
-        "wrong argument",
-        "with the file's owner",
-        _share("3", "emma.johnson@bluesparrowtech.com", "r"),
-    )
     twin = _planted_file(filename=NAMED, content="something else")
     yield case("a record of the same name", "found together", _share("99", ALEX, "r"), plant=twin)
     narrow = Planned("search_files", {"query": "something else"})
