@@ -114,7 +114,7 @@ def _refunds() -> Iterator[Case]:
     )
     less = Planned("get_most_recent_transactions", {"n": 2}, handle=True)
     more = Planned("get_most_recent_transactions", {"n": 1})
-    yield case("a short anchor", "the payee 'me'", _pay("me", 10.0), reads=(more,))
+    yield case("a short anchor", "somebody called 'me'", _pay("me", 10.0), reads=(more,))
     yield case(
         "a narrower query", "only some amounts are seen", _pay(FRIEND, 50.0), reads=(NOTICE, less)
     )
