@@ -39,13 +39,17 @@ PAY = Contract(
     requested_by=("pay", "refund"),
 )
 DELETE = Contract(
-    effects=frozenset({Effect.DELETE}), critical=("file",), requested_by=("delete", "remove")
+    effects=frozenset({Effect.DELETE}),
+    critical=("file",),
+    takes=(("file", "file.id"),),
+    requested_by=("delete", "remove"),
 )
 FILES = Contract(
     private=True,
     origins=("file:someone",),
     trusted_fields=("id", "name", "size"),
     names=("name",),
+    records="file",
     requested_by=("file", "files", "drive"),
 )
 INBOX = Contract(private=True, origins=("mail:someone",), requested_by=("inbox", "emails"))
@@ -384,3 +388,116 @@ def test_questions_show_no_control_characters() -> None:
     decision = decide(call("mail", MAIL, to="a\x1b[31m\u202eb", text="\u200b"), context("Hello"))
     assert isinstance(decision, Ask)
     assert all(char == "\n" or char.isprintable() for char in decision.question)
+
+
+def test_a_named_record_gives_only_the_fields_that_an_argument_takes() -> None:
+    payments = replace(
+        FILES,
+        records="payment",
+        trusted_fields=("id", "sender", "amount"),
+        names=("sender",),
+        requested_by=("sent",),
+    )
+    data = [{"id": "7", "sender": "GB29NWBK60161331926819", "amount": 20.5, "subject": "hi"}]
+    pay = replace(PAY, takes=(("amount", "payment.amount"), ("to", "payment.sender")))
+    asked = context(
+        "Refund what GB29NWBK60161331926819 sent me.",
+        readings=[reading("payments", payments, data, clean=False)],
+    )
+    to = "GB29NWBK60161331926819"
+    assert isinstance(decide(call("pay", pay, to=to, amount=20.5), asked), Allow)
+    assert isinstance(decide(call("pay", pay, to=to, amount=7), asked), Ask)
+    assert isinstance(decide(call("pay", PAY, to=to, amount=20.5), asked), Ask)
+    assert isinstance(decide(call("delete", DELETE, file="7"), asked), Ask)
+
+
+@pytest.mark.parametrize(
+    ("to", "amount"),
+    [
+        ("DE75512108001245126199", 500),
+        ("FR7630006000011234567890189", 50),
+        ("DE75512108001245126199", 50),  # right, but so were the others
+        ("50.00", 50),
+    ],
+)
+def test_once_tainted_what_could_be_swapped_is_asked(to: str, amount: int) -> None:
+    said = "Pay 50.00 to DE75512108001245126199 and 500.00 to FR7630006000011234567890189."
+    assert isinstance(decide(call("pay", PAY, to=to, amount=amount), context(said)), Ask)
+
+
+def test_a_record_that_is_named_elsewhere_is_not_meant_here() -> None:
+    files = reading("files", FILES, TWO_FILES, clean=False)
+    said = "Look into budget-2024.xlsx. Then delete the file holiday-plans.docx"
+    for file, expected in (("13", "ask"), ("14", "allow")):
+        decision = decide(call("delete", DELETE, file=file), context(said, readings=[files]))
+        assert kinds(decision) == expected
+
+
+def test_times_come_in_the_order_of_the_contract() -> None:
+    event = Contract(
+        effects=frozenset({Effect.LOCAL}),
+        critical=("title", "start", "end"),
+        requested_by=("create",),
+    )
+    said = "Create an event 'Lunch' on 2024-05-19 at 12:00 for one hour."
+    right = {"title": "Lunch", "start": "2024-05-19 12:00", "end": "2024-05-19 13:00"}
+    wrong = right | {"start": right["end"], "end": right["start"]}
+    assert isinstance(decide(call("create", event, **right), context(said)), Allow)
+    assert isinstance(decide(call("create", event, **wrong), context(said)), Ask)
+
+
+def test_yes_decides_where_the_contract_names_the_argument() -> None:
+    schedule = Contract(
+        effects=frozenset({Effect.SPEND}),
+        critical=("to", "monthly"),
+        requested_by=("schedule",),
+        said_as=(("True", "every month"),),
+    )
+    once, often = "Schedule a payment to bob@x.org", "Schedule a payment to bob@x.org every month"
+    for said, monthly, expected in [
+        (once, False, "allow"),
+        (once, True, "ask"),
+        (often, True, "allow"),
+    ]:
+        decision = decide(call("pay", schedule, to="bob@x.org", monthly=monthly), context(said))
+        assert kinds(decision) == expected, (said, monthly)
+
+
+def test_what_nobody_sees_is_asked_about() -> None:
+    said = "Email bob@x.org about the weather"
+    for text, expected in [("Fine\nand warm\t", "allow"), ("Fine\u200b\u200c", "ask")]:
+        assert kinds(decide(call("mail", MAIL, to="bob@x.org", text=text), context(said))) == (
+            expected
+        )
+
+
+def test_who_asks_for_a_page_sends_nothing_private_there() -> None:
+    page = replace(PAGE, requested_by=("read", "page"))
+    files = reading("files", FILES, TWO_FILES)
+    said = "Read my files, then read the page www.shop.com"
+    asked = context(said, readings=[files])
+    assert isinstance(decide(call("page", page, url="www.shop.com"), asked), Allow)
+    assert isinstance(decide(call("page", page, url="www.shop.com/Kyoto"), asked), Ask)
+    assert isinstance(decide(call("page", page, url="http://Kyoto@www.shop.com/"), asked), Ask)
+    assert isinstance(decide(call("page", page, url="www.shop.com/Kyoto"), context(said)), Allow)
+
+
+def test_what_a_call_made_counts_as_aimed_by_its_critical_arguments() -> None:
+    create = replace(
+        FILES, effects=frozenset({Effect.LOCAL}), critical=("name",), requested_by=("create",)
+    )
+    made = reading(
+        "create",
+        create,
+        {"id": "26", "name": "packing-list.docx", "text": "Swimwear"},
+        clean=False,
+        name="packing-list.docx",
+        text="Swimwear",
+    )
+    said = "Create the file packing-list.docx and delete the file packing-list.docx again"
+    asked = context(said, readings=[made])
+    assert isinstance(decide(call("delete", DELETE, file="26"), asked), Allow)
+    other = replace(made, arguments={"name": "notes.docx", "text": "packing-list.docx"})
+    assert isinstance(
+        decide(call("delete", DELETE, file="26"), context(said, readings=[other])), Ask
+    )

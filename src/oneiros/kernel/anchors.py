@@ -105,7 +105,8 @@ class Request:
         if isinstance(value, bool):
             return False
         if isinstance(value, int | float):
-            return isfinite(value) and (_decimal(value), "") in self.amounts.numbers
+            finite = isinstance(value, int) or isfinite(value)
+            return finite and (_decimal(value), "") in self.amounts.numbers
         return isinstance(value, str) and _fit(value) and self._has_text(normal(value))
 
     def _has_text(self, value: str) -> bool:
@@ -228,6 +229,34 @@ class Request:
                         return True
         return False
 
+    def rivals(self, values: Iterable[object]) -> bool:
+        """Whether the text holds more dates, times, numbers or addresses than these values.
+
+        Counted are the kinds that one of the values has: then which one is meant is a choice.
+        """
+        days, times, numbers, pieces = set(), set(), set(), set()
+        for value in values:
+            if not isinstance(value, str):
+                numbers.add(_decimal(value) if isinstance(value, int | float) else None)
+                continue
+            text = normal(value)
+            moment = date_time(text)
+            cut = _cut(text)
+            if moment:
+                days.add(moment[0][1:])
+                times |= {moment[1]} - {None}
+            elif len(cut) == 1 and cut[0].kind is Kind.NUMBER and number(text):
+                numbers.add(number(text)[0])
+            elif len(cut) == 1 and cut[0].kind in OPAQUE:
+                pieces.add((cut[0].kind, cut[0].key))
+        kinds = {kind for kind, _ in pieces}
+        return bool(
+            (days and {day[1:] for day in self.amounts.dates} - days)
+            or (times and self.amounts.times - times)
+            or (numbers and {known for known, _ in self.amounts.numbers} - numbers)
+            or {piece for piece in self.pieces if piece[0] in kinds} - pieces
+        )
+
     def fills(self, value: str, trusted: Callable[[str], bool]) -> bool:
         """Whether a value is a quoted template of the user's with trusted texts in its {places}.
 
@@ -241,6 +270,11 @@ class Request:
     def host(self, name: str) -> bool:
         """Whether the user wrote this host or an address on it, and not only one above or below."""
         return _fit(name) and normal(name).lower() in self.hosts
+
+
+def title_key(name: str) -> tuple[str, ...]:
+    """Equal for names of records whose spellings `Request.names` takes for the same."""
+    return tuple(_split_keys(stem(normal(name))))
 
 
 @lru_cache(maxsize=512)  # texts and their sentences

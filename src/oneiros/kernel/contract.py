@@ -31,12 +31,16 @@ class Contract:
     # "file:{path}" take arguments as above.
     origins: tuple[str, ...] = ()
     # Fields of the output's records that the tool vouches for, whatever its origins: ids, amounts,
-    # senders. ("*",): every one. Outsiders cannot write there, or not more than a short plain value.
+    # senders. ("*",): every one. Outsiders cannot write there, or no more than a short plain value.
     trusted_fields: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()  # trusted fields by which people name a record: a title, a file name
+    names: tuple[str, ...] = ()  # trusted fields by which people name a record: a title
     # Words by which people ask for the tool: "pay", "refund". None: only a person's answer allows
     # its effects, and what it reads is never meant to be passed on.
     requested_by: tuple[str, ...] = ()
+    records: str = ""  # what a record is: "file", "event", "payment"
+    # Which trusted fields of a record that the user named a critical argument may take, too:
+    # ("file_id", "file.id").
+    takes: tuple[tuple[str, str], ...] = ()
     # Values of critical arguments and the words for them: ("rw", "edit").
     said_as: tuple[tuple[str, str], ...] = ()
     undo: bool = False  # whether the kernel can undo all that a call changes

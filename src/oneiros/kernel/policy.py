@@ -18,12 +18,14 @@ from hashlib import sha256
 from itertools import groupby
 from urllib.parse import urlsplit
 
-from oneiros.kernel.anchors import Request, parse
+from oneiros.kernel.anchor_dates import date_time
+from oneiros.kernel.anchors import Request, parse, title_key
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.label import Label
 from oneiros.kernel.provenance import explained
 from oneiros.kernel.readings import (
     Arguments,
+    Compared,
     Reading,
     Scalar,
     computes,
@@ -39,14 +41,19 @@ MOST_QUESTIONS = 8  # since the user's last message
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?\s?%?")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-_SHORT = re.compile(r"[\d\s:.,/+T-]{0,25}")  # a number, a date or a time
+_SHORT = re.compile(r"(?!.*//)[\d\s:.,/+T-]{0,25}")  # a number, a date or a time
+_MOST_SHORT = 60  # characters of all of them in a call: what is longer is a text
 # Hosts and addresses in a text: what a reader, or a program of the reader's, would open.
 _LINK = re.compile(
     r"(?:[a-z][a-z0-9+.-]*:)?//[^\s<>\"']+"
-    r"|\b(?:[\w-]+\.)+(?!(?:docx?|xlsx?|pptx?|txt|md|pdf|csv|json|py|png|jpe?g|html?)\b)"
+    r"|\b(?:[\w-]+\.)+"
+    r"(?!(?:docx?|xlsx?|pptx?|txt|md|pdf|csv|json|py|png|jpe?g|html?)\b(?![/?#:]\w))"
     r"[^\W\d_]{2,}(?:[/?#:][^\s<>\"']*)?",
     re.IGNORECASE,
 )
+_NO_HOST = re.compile(r"[\\\s\x00-\x1f]")  # programs differ in what they make of them
+_SCHEMES = ("http", "https")
+_PATH = re.compile(r"[\w.-]{1,60}")
 _PUBLIC = "public"
 
 
@@ -111,7 +118,7 @@ Decision = Allow | Ask | Deny
 class Problem:
     """Why a call is not allowed without a question."""
 
-    kind: str  # "grant", "value", "again", "apart", "text", "private", "reader", "link"
+    kind: str  # "grant", "value", "empty", "again", "apart", "text", "private", "reader", "link", …
     about: str = ""  # an argument's path, or a reader
     value: Scalar | None = None
 
@@ -128,11 +135,11 @@ def decide_all(calls: Sequence[ToolCall], context: PolicyContext) -> list[Decisi
     are changes that the kernel can undo. Another call is allowed if nothing is found against it:
 
     - grant: the user's words ask for such an effect (`Contract.requested_by`), or the app may;
-    - value: every critical argument is anchored (`_Anchors`);
+    - value, empty: there are critical arguments, and every one is anchored (`_Anchors`);
     - again: the same was not done already for this request;
     - apart: once anything untrusted was read, what the user wrote in different sentences is not
       put together;
-    - private, reader, text, link: nothing private goes to whom the user did not mean it for.
+    - private, reader, text, link, hidden: nothing private goes to whom it is not meant for.
 
     Otherwise a person is asked. Calls against which the same is found are one question. A process
     that goes on asking after two refusals, or asks for too much, is stopped.
@@ -154,7 +161,10 @@ def decide_all(calls: Sequence[ToolCall], context: PolicyContext) -> list[Decisi
             made.append(call)
     groups: dict[object, list[int]] = defaultdict(list)
     for number, found in problems.items():
-        kinds = frozenset((problem.kind, problem.about) for problem in found)
+        kinds = frozenset(
+            (problem.kind, "" if problem.kind in ("reader", "private") else problem.about)
+            for problem in found
+        )
         groups[calls[number].tool, kinds].append(number)
     asked = context.asked
     for numbers in groups.values():
@@ -189,20 +199,21 @@ def _meaning(together: Sequence[tuple[ToolCall, list[Problem]]]) -> str:
     """What a person agrees to: equal for calls that do the same to the same.
 
     Of a call without effects it is who would read what it says, so that one answer counts for all
-    pages of a host.
+    pages of a host, as long as nothing else is found against them.
     """
     parts = set()
     for call, problems in together:
-        effects = "+".join(sorted(call.contract.effects)) or "read"
+        hits = {
+            (problem.kind, problem.about, str(problem.value) if problem.kind == "link" else "")
+            for problem in problems
+        }
         if call.contract.effects:
-            hits: list[str] = [f"{path}={same(value)}" for path, value in _critical(call)]
-            hits += [f"{problem.kind}:{problem.about}" for problem in problems]
+            hits |= {("", path, str(same(value))) for path, value in _critical(call)}
         else:
-            hits = [f"to {reader}" for reader, _ in _readers(call)]
-        parts.add("\n".join([call.tool, effects, *sorted(set(hits))]))
+            hits |= {("", "", reader) for reader, _ in _readers(call)}
+        parts.add((call.tool, *sorted(call.contract.effects), *sorted(hits)))
     tools = "+".join(sorted({call.tool for call, _ in together}))
-    digest = sha256("\0".join(sorted(parts)).encode(errors="replace")).hexdigest()
-    return f"{tools}:{digest[:24]}"
+    return f"{tools}:{sha256(repr(sorted(map(repr, parts))).encode()).hexdigest()[:24]}"
 
 
 def _problems(
@@ -222,48 +233,119 @@ def _problems(
         unanchored = [
             Problem("value", path, value)
             for path, value in _critical(call)
-            if not anchors.hold(call, value)
+            if not anchors.hold(call, value, path)
         ]
         problems += unanchored
+        if not any(_critical(call)) and _has_to_aim(call):
+            problems.append(Problem("empty"))
         if _again(call, [*context.made(), *together]):
             problems.append(Problem("again"))
         if requested and not unanchored and not context.label.trusted:
-            problems += _apart(call, context, request)
+            problems += _apart(call, context, request, anchors)
     problems += _leaks(call, context, request, anchors)
     return problems
 
 
 def _critical(call: ToolCall) -> Iterator[tuple[str, Scalar]]:
-    """The values that decide whom or what a call hits. What is left empty decides nothing."""
-    for path, value in leaves(call.arguments):
-        if is_under(path, call.contract.critical) and not isinstance(value, bool) and value != "":
+    """The values that decide whom or what a call hits. What is left empty decides nothing.
+
+    Yes and no decide only where the contract names the argument.
+    """
+    critical = call.contract.critical
+    for path, value in leaves(call.arguments, with_names=True):
+        if isinstance(value, bool):
+            words = {said for said, _ in call.contract.said_as}
+            decides = path in critical and (value or str(value) in words)
+        else:
+            decides = value != "" and is_under(path, critical)
+        if decides:
             yield path, value
 
 
+def _has_to_aim(call: ToolCall) -> bool:
+    """Whether some argument has to decide what a call hits."""
+    critical = call.contract.critical
+    return bool(call.arguments) if "*" in critical else bool(critical)
+
+
 def _again(call: ToolCall, made: Sequence[ToolCall]) -> bool:
-    """Whether the same was done already: a grant is for one time."""
-    hits = {(path, same(value)) for path, value in _critical(call)}
+    """Whether the same was done already: a grant is for one time.
+
+    So are less and more of the same: who wrote to two together does not write to each of them.
+    """
+    hits = _hits(call)
     return any(
-        other.tool == call.tool
-        and hits == {(path, same(value)) for path, value in _critical(other)}
-        for other in made
+        other.tool == call.tool and (hits <= _hits(other) or _hits(other) <= hits) for other in made
     )
 
 
-def _apart(call: ToolCall, context: PolicyContext, request: Request) -> list[Problem]:
+def _hits(call: ToolCall) -> set[tuple[str, object]]:
+    return {(path.partition(".")[0], _spelt(value)) for path, value in _critical(call)}
+
+
+def _spelt(value: Scalar) -> object:
+    """Equal for spellings of a value that anchors take for the same, and for some others."""
+    known = same(value.strip("$€£¥%# ") if isinstance(value, str) else value)
+    if not isinstance(known, str):
+        return known
+    moment = date_time(known)
+    if moment:
+        day, minutes, last = moment
+        return day, None if last else minutes or None
+    text = known.casefold().removeprefix("https://").removeprefix("http://")
+    return "".join(filter(str.isalnum, text)) or text
+
+
+def _apart(
+    call: ToolCall, context: PolicyContext, request: Request, anchors: _Anchors
+) -> list[Problem]:
     """Whether a call puts together what the user wrote apart.
 
     Which of the user's words belong together is a choice, too, and not the process's after it has
-    read what others wrote. They do if one sentence has all of them, and asks for the tool.
+    read what others wrote. They do if one sentence has all of them, asks for the tool, and has
+    nothing else of their kinds that could be meant; if none of them is used for two arguments; and
+    if times come in the order in which the contract lists their arguments.
     """
     if call.tool in context.app_grants:
         return []
-    values = [value for _, value in _critical(call) if request.has(value)]
+    critical = list(_critical(call))
+    places = {(path, _spelt(value)) for path, value in critical}
+    times = [
+        (call.contract.critical.index(path), moment)
+        for path, value in critical
+        if path in call.contract.critical and (moment := _moment(value))
+    ]
+    if len({value for _, value in places}) < len(places) or _backwards(times):
+        return [Problem("apart")]
+    values = [value for _, value in critical if request.has(value)]
+    records = [
+        anchors.named(call, path, value) for path, value in critical if not request.has(value)
+    ]
     for text in _SENTENCE.split(context.request()):
         sentence = parse(text)
-        if sentence.asks(call.contract.requested_by) and all(map(sentence.has, values)):
+        if (
+            sentence.asks(call.contract.requested_by)
+            and all(map(sentence.has, values))
+            and not sentence.rivals(values)
+            and all(any(map(sentence.names, names)) for names in records if names)
+        ):
             return []
     return [Problem("apart")]
+
+
+def _moment(value: Scalar) -> tuple[int, ...] | None:
+    """A date and time as numbers that compare; None: it is none."""
+    known = date_time(value) if isinstance(value, str) else None
+    if known is None:
+        return None
+    (year, month, day), minutes, _ = known
+    return (year or 0, month, day, minutes or 0)
+
+
+def _backwards(times: Sequence[tuple[int, tuple[int, ...]]]) -> bool:
+    """Whether a time is before one whose argument the contract lists first."""
+    ordered = [moment for _, moment in sorted(times)]
+    return ordered != sorted(ordered)
 
 
 def _leaks(
@@ -277,10 +359,11 @@ def _leaks(
     readers = [(reader, at) for reader, at in _readers(call) if reader != context.owner]
     if not readers:
         return []
+    said = context.request()
     carried = [
         (path, value)
-        for path, value in leaves(call.arguments)
-        if isinstance(value, bool) or not (value == "" or _is_users(value, request))
+        for path, value in leaves(call.arguments, with_names=True)
+        if isinstance(value, bool) or not (value == "" or _is_users(value, request, said))
     ]
     if not carried:
         return []  # the user's own words
@@ -298,17 +381,23 @@ def _leaks(
         )
         if not named and (not call.contract.effects or has_private):
             problems.append(Problem("reader", reader))
-        if kept_back or (has_private and not request.asks(call.contract.requested_by)):
+        # Who reads a page does not ask for anything to be sent there.
+        only_reads = not call.contract.effects
+        asked_for = not only_reads and request.asks(call.contract.requested_by)
+        if kept_back or (has_private and not asked_for):
             problems.append(Problem("private", reader))
+    content = [
+        (path, value) for path, value in carried if not is_under(path, call.contract.critical)
+    ]
     texts = [
         (path, value)
-        for path, value in carried
-        if isinstance(value, str)
-        and not is_under(path, call.contract.critical)
-        and not _SHORT.fullmatch(value)
+        for path, value in content
+        if isinstance(value, str) and not _SHORT.fullmatch(value)
     ]
-    if has_private and not sends and texts:
-        problems.append(Problem("text", texts[0][0], texts[0][1]))
+    length = sum(len(str(same(value))) for _, value in content)
+    if has_private and not sends and (texts or length > _MOST_SHORT):
+        path, value = (texts or content)[0]
+        problems.append(Problem("text", path, value))
     if call.contract.effects:
         problems += [
             Problem("link", path, link)
@@ -316,12 +405,27 @@ def _leaks(
             for link in _LINK.findall(value)
             if not anchors.hold(call, link.rstrip(".,;:!?)"))
         ]
+        problems += [Problem("hidden", path) for path, value in texts if not _is_visible(value)]
     return problems
 
 
-def _is_users(value: Scalar, request: Request) -> bool:
-    """Whether a value is the user's words: what stands there, or a word that asks for something."""
-    return request.has(value) or (isinstance(value, str) and request.asks([value]))
+def _is_visible(text: object) -> bool:
+    """Whether a text has only what people see, and line ends and tabs."""
+    return not isinstance(text, str) or all(map(str.isprintable, re.split(r"[\n\r\t]", text)))
+
+
+def _is_users(value: Scalar, request: Request, said: str) -> bool:
+    """Whether a value is the user's words: what stands there, or a word that asks for something.
+
+    It has to be spelt as the user did: capitals, spaces and punctuation can carry a message.
+    """
+    if not isinstance(value, str) or _SHORT.fullmatch(value):
+        return request.has(value)
+    if value.isalpha() and value in (value.lower(), value.capitalize()) and request.asks([value]):
+        return True
+    lines = " ".join(said.split())
+    spellings = (value, value[0].swapcase() + value[1:])
+    return any(one in said or one in lines for one in spellings) and request.has(value)
 
 
 def _released(call: ToolCall, context: PolicyContext) -> tuple[str, ...]:
@@ -341,12 +445,24 @@ def _readers(call: ToolCall) -> Iterator[tuple[str, str | None]]:
         if placeholder is None:
             yield template, None
             continue
-        for path, value in leaves(call.arguments.get(placeholder[1], ()), placeholder[1]):
-            text = str(value)
-            host = urlsplit(text).hostname if "://" in text else text.partition("/")[0]
-            reader = host or text if template.startswith("web:") else text
+        argument = call.arguments.get(placeholder[1], ())
+        for path, value in leaves(argument, placeholder[1], with_names=True):
+            reader = _host(str(value)) if template.startswith("web:") else str(value)
             if reader:
                 yield template.replace(placeholder[0], reader), path
+
+
+def _host(address: str) -> str:
+    """The host of an address; where programs may take different ones for it, all of the address."""
+    if _NO_HOST.search(address):
+        return address
+    if "://" not in address:
+        return address.partition("/")[0] or address
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return address
+    return parts.hostname or address if parts.scheme in _SCHEMES else address
 
 
 def _is_named(
@@ -359,8 +475,8 @@ def _is_named(
     if kind == "web" and request.host(name):
         return True
     return any(
-        anchors.hold(call, value)
-        for path, value in leaves(call.arguments)
+        anchors.hold(call, value, path)
+        for path, value in leaves(call.arguments, with_names=True)
         if path == at and str(value) in (reader, name)
     )
 
@@ -379,8 +495,8 @@ class _Anchors:
         self._request = request
         self._context = context
 
-    def hold(self, call: ToolCall, value: Scalar) -> bool:
-        """Whether a critical value is anchored."""
+    def hold(self, call: ToolCall, value: Scalar, path: str = "") -> bool:
+        """Whether a critical value, of the argument at a path, is anchored."""
         words = [word for said, word in call.contract.said_as if said == str(value)]
         if words:
             return self._request.asks(words)
@@ -394,7 +510,7 @@ class _Anchors:
             return True
         if clean and isinstance(value, str) and self._request.fills(value, self._is_vouched):
             return True
-        return self._of_named(value)
+        return bool(self.named(call, path, value))
 
     def meant(self, reading: Reading) -> bool:
         """Whether the user asked for what a call read, and so for passing it on when asked to."""
@@ -406,17 +522,19 @@ class _Anchors:
         return any(same(text) in values_of(reading) for reading in self._context.readings())
 
     def _chosen_by_user(self, reading: Reading) -> bool:
-        """Whether a call's arguments are the user's words."""
+        """Whether a call's arguments are the user's words; of one with effects, the critical."""
+        critical = reading.contract.critical if reading.contract.effects else ("*",)
         return all(
             isinstance(value, bool) or value == "" or self._request.has(value)
-            for _, value in leaves(reading.arguments)
+            for path, value in leaves(reading.arguments, with_names=True)
+            if is_under(path, critical)
         )
 
     def _aimed(self, reading: Reading) -> bool:
         """Whether a clean process got this from the world, or computed it from anchored numbers."""
         if not computes(reading.contract):
             return True
-        earlier: set[Scalar] = set()
+        earlier: set[Compared] = set()
         for other in self._context.readings():
             if other is reading:
                 break
@@ -424,31 +542,39 @@ class _Anchors:
                 earlier |= values_of(other)
         return all(
             self._request.has(number.strip()) or same(number.strip()) in earlier
-            for _, value in leaves(reading.arguments)
+            for _, value in leaves(reading.arguments, with_names=True)
             for number in _NUMBER.findall(str(value))
         )
 
-    def _of_named(self, value: Scalar) -> bool:
-        """Whether records that the user named have this value, and no other in its place."""
+    def named(self, call: ToolCall, path: str, value: Scalar) -> frozenset[str]:
+        """Names of the records that give an argument this value, and no other in its place.
+
+        The user named the records, and the contract says that the argument takes that field.
+        """
         wanted = same(value)
-        found: dict[tuple[str, object, str], set[frozenset[Scalar]]] = defaultdict(set)
-        holds = set()
-        for reading in self._context.readings():
+        fields = {field for argument, field in call.contract.takes if argument == path}
+        found: dict[tuple[object, ...], set[frozenset[Compared]]] = defaultdict(set)
+        holds: dict[tuple[object, ...], set[str]] = defaultdict(set)
+        for reading in self._context.readings() if fields else ():
             records = _named(self._request, reading)
             aimed = bool(records) and (reading.clean or self._chosen_by_user(reading))
             for name, values in records:
-                for path, here in values.items():
-                    place = name, reading.contract.names, path
-                    found[place].add(here)
-                    if aimed and wanted in here:
-                        holds.add(place)
-        return any(len(found[place]) == 1 for place in holds)
+                for at, here in values.items():
+                    kind = f"{reading.contract.records}.{at}"
+                    place = title_key(name), kind
+                    if kind in fields:
+                        found[place].add(here)
+                        if aimed and wanted in here:
+                            holds[place].add(name)
+        return frozenset(
+            name for place, names in holds.items() if len(found[place]) == 1 for name in names
+        )
 
 
 @lru_cache(maxsize=1024)
 def _named(
     request: Request, reading: Reading
-) -> tuple[tuple[str, dict[str, frozenset[Scalar]]], ...]:
+) -> tuple[tuple[str, dict[str, frozenset[Compared]]], ...]:
     """Of the records in a reading that a user named: the name, and the values in each field."""
     names = reading.contract.names
     found = []
@@ -460,11 +586,11 @@ def _named(
                 and isinstance(field.value, str)
                 and request.names(field.value)
             ):
-                values: dict[str, set[Scalar]] = defaultdict(set)
+                values: dict[str, set[Compared]] = defaultdict(set)
                 for other in fields:
                     values[other.path].add(same(other.value))
                 sets = {path: frozenset(each) for path, each in values.items()}
-                found.append((field.value.casefold(), sets))
+                found.append((field.value, sets))
     return tuple(found)
 
 
@@ -473,7 +599,9 @@ def _question(together: Sequence[tuple[ToolCall, list[Problem]]], context: Polic
     lines = []
     for call, problems in together:
         effects = " and ".join(sorted(call.contract.effects)) or "read"
-        arguments = ", ".join(f"{name}={_short(value)}" for name, value in call.arguments.items())
+        arguments = ", ".join(
+            f"{_plain(name)}={_short(value)}" for name, value in call.arguments.items()
+        )
         lines.append(f"{call.tool}({arguments}) would {effects}.")
         lines += [f"  - {line}" for line in _reasons(call, problems, context)]
     sources = sorted(context.label.untrusted_origins)
@@ -486,27 +614,39 @@ def _question(together: Sequence[tuple[ToolCall, list[Problem]]], context: Polic
 
 def _reasons(call: ToolCall, problems: Sequence[Problem], context: PolicyContext) -> Iterator[str]:
     for problem in problems:
-        about = problem.about
+        about = _plain(problem.about)
         match problem.kind:
             case "grant":
                 yield "You did not ask for this."
             case "value" if problem.value is not None:
                 origin = explained(problem.value, context.readings())
                 yield f"{about} {_short(problem.value)}: you did not write it; {origin}."
+            case "empty":
+                yield "What it would be done to is left empty."
             case "again":
                 yield "The same was done already."
             case "apart":
                 yield "What it puts together, you wrote in different sentences."
             case "private":
-                yield f"{_short(about)} would read what may hold private data."
+                yield f"{_short(problem.about)} would read what may hold private data."
             case "reader":
-                yield f"You did not name {_short(about)}, who would read it."
+                yield f"You did not name {_short(problem.about)}, who would read it."
             case "text":
                 yield f"{about} is a text that may hold private data."
+            case "hidden":
+                yield f"{about} holds characters that nobody sees."
             case "link" if problem.value is not None:
                 yield f"{about} holds the address {_short(problem.value)}; you did not write it."
 
 
+def _plain(path: str) -> str:
+    """An argument's name, which may be the process's invention, within a line."""
+    return path if _PATH.fullmatch(path) else _short(path, 60)
+
+
 def _short(value: object, longest: int = 200) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "something too deep to be shown"
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"

@@ -10,17 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 
 from oneiros.kernel.contract import Contract
 
 Arguments = dict[str, object]
 Scalar = str | int | float | bool
+Compared = str | Decimal
 
 VALUE = "value"  # the field of a record that is one value
 _LONGEST = 80  # characters of a plain text
 _MOST_WORDS = 12
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
+# Not "007", nor "1,2": what is written so is a name.
+_NUMBER = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|0|[1-9][0-9]*)(?:\.[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,16 +56,29 @@ def records(data: object) -> list[Mapping[str, object]]:
     return [one if isinstance(one, Mapping) else {VALUE: one} for one in elements]
 
 
-def leaves(value: object, path: str = "") -> Iterator[tuple[str, Scalar]]:
-    """The values in something JSON-like, with their paths; a list's elements share its path."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from leaves(inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from leaves(inner, path)
-    elif isinstance(value, str | int | float):
-        yield path, value
+def leaves(
+    value: object, path: str = "", *, with_names: bool = False
+) -> Iterator[tuple[str, Scalar]]:
+    """The values in something JSON-like, with their paths; a list's elements share its path.
+
+    Args:
+        value: of any depth.
+        path: its own.
+        with_names: also the names in objects, with the path of their object, but for the outermost.
+            In arguments that a process made up they are its words as much as the values.
+    """
+    waiting = [(path, value)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, Mapping):
+            inner = [(f"{path}.{name}" if path else str(name), one) for name, one in value.items()]
+            waiting += reversed(inner)
+            if with_names and path:
+                yield from ((path, str(name)) for name in value)
+        elif isinstance(value, list | tuple):
+            waiting += ((path, one) for one in reversed(value))
+        elif isinstance(value, str | int | float):
+            yield path, value
 
 
 def is_under(path: str, names: tuple[str, ...]) -> bool:
@@ -101,21 +117,19 @@ def fields_of(reading: Reading) -> tuple[Field, ...]:
 
 
 @lru_cache(maxsize=4096)
-def values_of(reading: Reading) -> frozenset[Scalar]:
+def values_of(reading: Reading) -> frozenset[Compared]:
     """The same values without their places, as `same` compares them."""
     return frozenset(same(field.value) for field in fields_of(reading))
 
 
-def same(value: Scalar) -> Scalar:
-    """A value as it is compared: a number that is written as a text is that number."""
+def same(value: Scalar) -> Compared:
+    """A value as it is compared: a number that is written as a text is that number, exactly."""
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, str):
         text = value.strip()
-        if not _NUMBER.fullmatch(text):
-            return text
-        value = float(text.replace(",", ""))
-    return float(value)
+        return Decimal(text.replace(",", "")) if _NUMBER.fullmatch(text) else text
+    return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
 
 
 def computes(contract: Contract) -> bool:
