@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneiros.kernel.label import PUBLIC, Label, is_trusted, join_all
+from oneiros.kernel.label import (
+    PUBLIC,
+    TRUSTED_KINDS,
+    UNTRUSTED_KINDS,
+    Label,
+    is_trusted,
+    join_all,
+)
 
 NAMES = st.frozensets(
     st.sampled_from(["user", "system", "app:a", "tool:t", "web:x.org", "mcp:s", "file:f"])
@@ -45,7 +53,7 @@ def test_trust_and_readers_are_only_lost(a: Label, b: Label) -> None:
 
 
 def test_whom_we_trust() -> None:
-    assert all(map(is_trusted, ["user", "system", "app:assistant", "tool:calculate"]))
+    assert all(map(is_trusted, ["user", "system", "app:assistant", "tool:calculate", "tool:a:b"]))
     strangers = [
         "web:user",
         "mcp:x",
@@ -54,5 +62,51 @@ def test_whom_we_trust() -> None:
         "model:gpt",
         "principal:x",
         "users",
+        "web:x.org:tool:y",
+        "mail:app:x",
     ]
     assert not any(map(is_trusted, strangers))
+
+
+def test_one_untrusted_origin_is_enough() -> None:
+    ours = ["user", "system", "app:a", "tool:t"]
+    assert Label.of(*ours).trusted and Label.of(*ours).untrusted_origins == frozenset()
+    mixed = Label.of(*ours, "web:x.org", "mail:a@b.c")
+    assert not mixed.trusted
+    assert mixed.untrusted_origins == {"web:x.org", "mail:a@b.c"}
+
+
+def test_kinds_of_origins_that_can_be_named() -> None:
+    assert set(TRUSTED_KINDS) == {"app", "tool"}
+    assert set(UNTRUSTED_KINDS) == {"web", "mcp", "file", "mail", "model", "principal"}
+
+
+def test_readers_are_those_that_were_named() -> None:
+    assert PUBLIC.readable_by("anybody")
+    only = Label.of("user", readers=["me"])
+    assert only.readable_by("me") and not only.readable_by("you")
+    nobody = Label.of("user", readers=[])
+    assert not nobody.readable_by("me")
+    assert Label.of("user") == Label(frozenset({"user"}), None)
+    assert only.flows_to(nobody) and not nobody.flows_to(only)
+    assert not only.flows_to(Label.of("user", readers=["me", "you"]))
+    assert not only.flows_to(Label.of("user"))
+
+
+@pytest.mark.parametrize(
+    ("origins", "readers", "private"),
+    [
+        (["user", "system", "app:a"], ["me"], False),  # what people and apps say themselves
+        (["user"], None, False),
+        (["tool:files"], ["me"], True),
+        (["user", "tool:files"], ["me"], True),
+        (["mail:a@b.c"], ["me"], True),
+        (["mail:app:"], ["me"], True),
+        (["tool:files", "mail:a@b.c"], None, False),  # anybody may read it
+        ([], ["me"], False),
+    ],
+)
+def test_private_is_what_more_than_the_user_said_and_not_everybody_may_read(
+    origins: list[str], readers: list[str] | None, private: bool
+) -> None:
+    assert Label.of(*origins, readers=readers).private == private
