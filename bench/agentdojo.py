@@ -100,7 +100,7 @@ def main() -> int:
             rows += _rows(case, found)
             details += _details(case, found)
             together.add(found)
-        if len(suites) > 1:
+        if len(suites) == len(peer.SUITES):
             rows += _rows("all", together)
         if ADAPTIVE in cases:
             rows += _adaptive(details, undefended=not arguments.ours)
