@@ -17,6 +17,7 @@ from oneiros.apps.repetition import repetition
 from oneiros.apps.tool_choice import choose_tools
 from oneiros.apps.turn import Round, Turn, read_turn
 from oneiros.apps.written_calls import begins_call
+from oneiros.kernel.handles import CAPABILITY
 from oneiros.kernel.program import Action, Call, Exit, Generate, Note, Receive, View
 from oneiros.kernel.state import ProcessState
 from oneiros.memory.pages import PageKind
@@ -177,8 +178,8 @@ def _others(tools: tuple[str, ...], turn: Turn) -> tuple[str, ...]:
 
 def _look(view: View, turn: Turn) -> Action | None:
     """What comes before the first reply: calls that look at what the message names."""
-    if turn.rounds or turn.seen or turn.notices:
-        return None
+    if turn.rounds or turn.seen or turn.notices or view.state.quarantine:
+        return None  # in quarantine nothing is shown unasked
     requests = looks(named(turn.request), {tool.name for tool in view.tools})
     if requests and not turn.looked:
         return Call(requests=tuple(requests.values()))
@@ -198,12 +199,15 @@ _RETRIES = (Notice.EMPTY, Notice.CUT, Notice.MALFORMED)
 def offered_tools(view: View) -> tuple[str, ...]:
     """The tools for all that was asked in a conversation, its evicted part included.
 
-    Marks and documents in the context speak of tools that read what they stand for.
+    Marks and documents in the context speak of tools that read what they stand for, and so do
+    handles, which only processes in quarantine have.
     """
     state = view.state
     pages = sorted((*state.evicted, *state.pages), key=lambda page: page.id)
     requests = [view.message(page)["content"] for page in pages if page.kind is PageKind.USER]
-    chosen = dict.fromkeys(choose_tools(requests, view.tools))
+    others = [tool for tool in view.tools if tool.capability != CAPABILITY]
+    first = [tool.name for tool in view.tools if tool.capability == CAPABILITY and state.quarantine]
+    chosen = dict.fromkeys((*first, *choose_tools(requests, others)))
     there = {tool.name for tool in view.tools}
     spoken_of = (("recall", state.evicted), ("read_document", state.documents))
     return tuple(chosen | dict.fromkeys(name for name, why in spoken_of if why and name in there))

@@ -16,6 +16,14 @@ SYSTEM = (
     "result briefly."
 )
 
+HANDLES = (
+    "Texts that others wrote are kept from you behind handles, like ⟨handle 12.3#0.body: 431 "
+    "characters⟩. Ask about one with inspect, for a yes or no, a choice or a number. Only if the "
+    "words themselves are needed, read it with open_handle: after that, more of what you do has "
+    "to be asked."
+)
+"""For processes in quarantine, beside that."""
+
 
 class Notice(StrEnum):
     """How each notice of the agent begins; it is recognised by that in the context."""

@@ -36,6 +36,7 @@ def command(
     tools: Annotated[
         bool, typer.Option("--tools/--no-tools", help="Whether the model may call tools.")
     ] = True,
+    quarantine: options.Quarantine = False,
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -81,7 +82,12 @@ def command(
 
     with _kernel(model, threads, context, adapter) as client:
         Conversation(
-            client, system=system, model=model, sampling=_plain(sampling), tools=tools
+            client,
+            system=system,
+            model=model,
+            sampling=_plain(sampling),
+            tools=tools,
+            quarantine=quarantine,
         ).run()
 
 

@@ -49,6 +49,7 @@ class Conversation:
         model: str | None = None,
         sampling: Mapping[str, object] | None = None,
         tools: bool = True,
+        quarantine: bool = False,
         process: WatchedProcess | None = None,
     ) -> None:
         """Talk through a kernel.
@@ -59,6 +60,7 @@ class Conversation:
             model: None: the kernel's.
             sampling: options of SamplingOptions.
             tools: whether the model may call tools.
+            quarantine: whether what others wrote stays behind handles.
             process: one to go on with; it is not ended when the person leaves.
         """
         self._client = client
@@ -66,6 +68,7 @@ class Conversation:
         self._model = model
         self._sampling = sampling
         self._tools = tools
+        self._quarantine = quarantine
         self._process = process
         self._owned = process is None
         self._console = output.stdout()
@@ -155,6 +158,7 @@ class Conversation:
                 instructions=self._system,
                 sampling=self._sampling,
                 capabilities=None if self._tools else [],
+                quarantine=self._quarantine,
             )
             self._process = WatchedProcess(
                 self._client, pid, self._info["context"], from_start=True

@@ -29,6 +29,11 @@ Model = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output if it exists.")]
 
+Quarantine = Annotated[
+    bool,
+    typer.Option("--quarantine", help="Keep what others wrote from the model, behind handles."),
+]
+
 Adapter = Annotated[
     Path | None,
     typer.Option(

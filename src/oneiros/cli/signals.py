@@ -133,6 +133,7 @@ def spawn(
     seconds: Seconds = None,
     calls: Calls = None,
     money: Money = None,
+    quarantine: options.Quarantine = False,
     json: options.Json = False,
 ) -> None:
     """Start a process in the background, and print its pid. `oneiros attach PID` talks with it."""
@@ -146,6 +147,7 @@ def spawn(
         seconds=seconds,
         calls=calls,
         money=money,
+        quarantine=quarantine,
     )
     if json:
         output.write_json({"pid": pid})

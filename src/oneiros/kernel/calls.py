@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from oneiros.errors import JournalError
@@ -13,6 +14,7 @@ from oneiros.kernel.decisions import StateTexts, decisions
 from oneiros.kernel.label import PUBLIC, USER, Label
 from oneiros.kernel.policy import Allow, Ask, Decision, Deny
 from oneiros.kernel.program import ToolRequest
+from oneiros.kernel.quarantine import end_inspection
 from oneiros.kernel.readings import Arguments
 from oneiros.kernel.results import end_call
 from oneiros.kernel.state import CallState, ProcessState
@@ -200,10 +202,12 @@ async def _perform(process: Process, call: CallState) -> None:
         end_call(process, call, "failed", str(error), began, own=own)
     else:
         if isinstance(outcome, Wake):
-            if outcome.question is not None:
-                question = process.put(outcome.question)
-                outcome = Wake(question=question, at=outcome.at)
-            process.append(e.CallSuspended(call_id=call.call_id, wake=outcome))
+            question, schema = (
+                None if text is None else process.put(text)
+                for text in (outcome.question, outcome.schema)
+            )
+            wake = replace(outcome, question=question, schema=schema)
+            process.append(e.CallSuspended(call_id=call.call_id, wake=wake))
         else:
             own = result_label(tool, arguments, context, outcome)
             result = as_vouched_for(tool, outcome)
@@ -270,7 +274,9 @@ async def _woken(process: Process, call: CallState) -> None:
     if _find(process, call.call_id) is None:
         return
     texts = process.services.texts
-    if wake.child is not None and child_ended():
+    if wake.schema is not None and wake.child is not None:
+        end_inspection(process, call, process.services.lookup(wake.child))
+    elif wake.child is not None and child_ended():
         child = process.services.lookup(wake.child)
         text, label = f"Process {wake.child} was never started.", PUBLIC
         if child is not None and child.end is not None:

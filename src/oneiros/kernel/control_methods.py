@@ -113,6 +113,7 @@ def process_methods(system: System) -> dict[str, Method]:
         money: float | None = None,
         capabilities: list[str] | None = None,
         instructions: str | None = None,
+        quarantine: bool = False,
         sampling: dict[str, Any] | None = None,
     ) -> int:
         return await kernel.start(
@@ -127,6 +128,7 @@ def process_methods(system: System) -> dict[str, Method]:
                 budget=Budget(tokens=tokens, seconds=seconds, calls=calls, money=money),
                 capabilities=frozenset({"*"} if capabilities is None else capabilities),
                 system=instructions,
+                quarantine=quarantine,
                 sampling=None if sampling is None else _sampling(sampling),
             )
         )

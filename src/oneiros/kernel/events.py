@@ -67,6 +67,7 @@ class Started:
     capabilities: frozenset[str] = frozenset()
     grants: frozenset[str] = frozenset()  # effects that the app's manifest allows unasked
     quarantine: bool = False  # whether results of the model's calls stay behind handles
+    endorsed: float = 0.0  # bits of plain answers of inspections that are not its to have
     sampling: str | None = None  # hash of how replies are drawn, as JSON; None: the model's way
     pages: tuple[Page, ...] = ()
 
@@ -88,6 +89,7 @@ class ChildStarted:
     kind: Literal["child-started"] = "child-started"
     child: int
     used: Used = Used()  # of the budget, that was handed to it
+    endorsed: float = 0.0  # bits of plain answers of inspections, that were handed to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +225,10 @@ class CallEnded:
     held: str | None = None  # hash of the whole text, where the page has handles in its place
     document: str | None = None  # path on the disk of the whole output, where the page has a part
     received: int = 0  # first messages of the inbox that the result holds
+    derived: bool = False  # whether it is of what is behind a handle, and has a reading already
+    # Bits that the answer of an inspection can carry, whose label has no untrusted origins although
+    # it was made of what has some: an endorsement.
+    endorsed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

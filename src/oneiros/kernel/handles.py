@@ -22,6 +22,7 @@ from oneiros.kernel.readings import VALUE, is_plain, is_under
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import ToolError
 
+CAPABILITY = "handles"  # of the tools that inspect and open them
 # A field that no contract names is shown by its name only if that looks like a program's.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
 _MOST_NAMED = 10  # handles that an error lists

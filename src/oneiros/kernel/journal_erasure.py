@@ -71,8 +71,9 @@ def texts_of_page(events: Iterable[e.Event], inbox: Iterable[str], number: int) 
                 if reply is not None:
                     asked[event.call_id] = reply
                     made[reply] |= calls[event.call_id]
-            case e.CallSuspended() if event.wake.question is not None:
-                calls.setdefault(event.call_id, set()).add(event.wake.question)
+            case e.CallSuspended(wake=wake):
+                said = {text for text in (wake.question, wake.schema) if text is not None}
+                calls.setdefault(event.call_id, set()).update(said)
             case e.CallEnded():
                 pages = (event.page,)
                 texts = {event.data, event.held, *waiting[: event.received]}

@@ -8,27 +8,39 @@ import logging
 import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from oneiros.errors import JournalError, ModelNotFoundError, ProcessError
 from oneiros.kernel import events as e
+from oneiros.kernel import handles
+from oneiros.kernel.answers import Schema
 from oneiros.kernel.budgets import handed_over
 from oneiros.kernel.calls import answer_question, cancelled_in_fork
-from oneiros.kernel.generating import Talk
+from oneiros.kernel.generating import MARKUP, Talk, room
+from oneiros.kernel.handles import CAPABILITY
 from oneiros.kernel.journal import Journal, Recorded
 from oneiros.kernel.label import SYSTEM, USER, Label
 from oneiros.kernel.models import Models
+from oneiros.kernel.policy import MOST_REFUSALS
 from oneiros.kernel.process import Process
 from oneiros.kernel.program import Program
+from oneiros.kernel.quarantine import (
+    CHARACTERS_PER_TOKEN,
+    MOST_ENDORSED,
+    child_budget,
+    child_pages,
+    longest_reply,
+)
+from oneiros.kernel.quarantine import PROGRAM as INSPECTION
 from oneiros.kernel.questions import Question, questions_of
 from oneiros.kernel.replay import replay
 from oneiros.kernel.scheduler import Scheduler
 from oneiros.kernel.services import Memory, Services
-from oneiros.kernel.spec import ProcessSpec
+from oneiros.kernel.spec import AppRules, ProcessSpec
 from oneiros.kernel.state import STATE, ProcessState, apply
 from oneiros.kernel.syscalls import Toolbox
-from oneiros.kernel.tools import Tool
+from oneiros.kernel.tools import Tool, Wake
 from oneiros.kernel.view import Texts, without_text
 from oneiros.kernel.watchers import Watchers
 from oneiros.memory.pages import Page, PageKind
@@ -55,6 +67,8 @@ class Kernel:
         prompts: Mapping[str, str] | None = None,
         slots: int = _SLOTS,
         ended: Callable[[int], None] = lambda pid: None,
+        apps: Mapping[str, AppRules] | None = None,
+        about_handles: str = "",
     ) -> None:
         """Make a kernel; `resume` then lets the processes of its journal go on.
 
@@ -67,11 +81,15 @@ class Kernel:
             prompts: system prompts by app.
             slots: replies of background processes that are generated at once.
             ended: called with the number of each process that ended.
+            apps: what its owner said about each app.
+            about_handles: what processes in quarantine are told beside the system prompt.
         """
         self._ended = ended
         self._journal = journal
         self._texts = Texts(journal.load)
         self._prompts = dict(prompts or {})
+        self._apps = dict(apps or {})
+        self._about_handles = about_handles
         self._processes: dict[int, Process] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._watchers = Watchers()
@@ -133,6 +151,12 @@ class Kernel:
             raise ProcessError(f'There is no program "{spec.program}"; there are: {known}.')
         model = spec.model or self._services.models.default
         self._services.models.check(model)
+        app = self._apps.get(spec.app, AppRules())
+        spec = replace(
+            spec,
+            grants=spec.grants | app.grants,
+            quarantine=spec.quarantine or app.quarantine,
+        )
         said = Label.of(USER, readers=[spec.owner])
         delivered = [] if spec.text is None else [self._mail("user", spec.text, said)]
         started = self._started(spec, model)
@@ -140,8 +164,18 @@ class Kernel:
         self._begin(pid, started, *delivered)
         return pid
 
-    def _started(self, spec: ProcessSpec, model: str) -> e.Started:
-        """The first event of a process. Raises ProcessError: there are too many processes."""
+    def _started(
+        self,
+        spec: ProcessSpec,
+        model: str,
+        pages: tuple[Page, ...] | None = None,
+        endorsed: float = 0.0,
+    ) -> e.Started:
+        """The first event of a process, which begins with these pages, or its app's.
+
+        Raises:
+            ProcessError: there are too many processes.
+        """
         self._check_room()
         _check_priority(spec.priority)
         sampling = None
@@ -159,11 +193,13 @@ class Kernel:
             parent=spec.parent,
             priority=spec.priority,
             budget=spec.budget,
-            capabilities=spec.capabilities,
+            # Who is shown handles can use them.
+            capabilities=spec.capabilities | ({CAPABILITY} if spec.quarantine else set()),
             grants=spec.grants,
             quarantine=spec.quarantine,
+            endorsed=endorsed,
             sampling=sampling,
-            pages=self._first_pages(spec, model),
+            pages=self._first_pages(spec, model) if pages is None else pages,
         )
 
     def _check_room(self) -> None:
@@ -173,6 +209,9 @@ class Kernel:
     def _first_pages(self, spec: ProcessSpec, model: str) -> tuple[Page, ...]:
         text = self._prompts.get(spec.app, "") if spec.system is None else spec.system
         label = Label.of(SYSTEM if spec.system is None else USER)
+        if spec.quarantine and self._about_handles:
+            text = f"{text}\n\n{self._about_handles}".strip()
+            label = label.join(Label.of(SYSTEM))
         facts = self._services.memory.facts(spec.owner)
         if facts is not None:
             text, label = f"{text}\n\n{facts[0]}".strip(), label.join(facts[1])
@@ -230,17 +269,91 @@ class Kernel:
             quarantine=state.quarantine,
             parent=parent,
         )
-        children = sum(child in self._processes for child in state.children)
+        # Bits are shared out as budgets are: else children would have some for their parent.
+        bits = max(0.0, MOST_ENDORSED - state.endorsed) / 2
+        started = self._started(spec, state.model, endorsed=MOST_ENDORSED - bits)
+        mail = self._mail(f"process:{parent}", task, state.label)
+        return self._adopt(
+            process, e.ChildStarted(child=0, used=used, endorsed=bits), started, mail
+        )
+
+    def _adopt(self, process: Process, adopted: e.ChildStarted, *events: e.Event) -> int:
+        """Start a child that begins with events. Raises ProcessError: there are too many."""
+        children = sum(child in self._processes for child in process.state.children)
         if children >= MOST_CHILDREN:
-            raise ProcessError(f"Process {parent} has {children} children; wait for some to end.")
-        started = self._started(spec, state.model)
+            raise ProcessError(
+                f"Process {process.pid} has {children} children; wait for some to end."
+            )
         # The parent's event comes first: after a crash between the two its budget is charged for a
         # child that is not there, and not the other way round.
         pid = self._journal.new_pid()
-        process.append(e.ChildStarted(child=pid, used=used))
-        mail = self._mail(f"process:{parent}", task, state.label)
-        self._begin(pid, started, mail)
+        process.append(replace(adopted, child=pid))
+        self._begin(pid, *events)
         return pid
+
+    def behind(self, pid: int, handle: str) -> tuple[str, Label]:
+        """What is behind a process's handle, with its label.
+
+        Raises:
+            ToolError: there is no such handle, or it was erased.
+            ProcessError: there is no such process.
+        """
+        return handles.content(self.state(pid), self._journal.load, handle)
+
+    def longest_inspected(self, pid: int) -> int:
+        """Characters that a child of a process can read: those of no more than its context has."""
+        context = self._services.models.context(self.state(pid).model)
+        return room(context).longest_message * CHARACTERS_PER_TOKEN
+
+    async def inspect(
+        self, parent: int, question: str, text: tuple[str, Label], schema: Schema
+    ) -> Wake:
+        """Have a child without capabilities answer a question about a text.
+
+        Args:
+            parent: the process that asks.
+            question: its question.
+            text: with its label.
+            schema: of the answer, checked (`answers.answer_schema`).
+
+        Returns:
+            What the child's end wakes.
+
+        Raises:
+            ProcessError: the parent has not got the budget, or too many children, or ended.
+        """
+        process = self._live(parent)
+        state, models = process.state, self._services.models
+        wanted = json.dumps(schema, ensure_ascii=False)
+        characters = len(question) + len(text[0]) + len(wanted)
+        budget, used = child_budget(state, characters, schema)
+
+        def put(text: str) -> str:
+            return self._journal.put(text.encode(errors="replace"))
+
+        def count(text: str) -> int:
+            return models.count(state.model, text)
+
+        pages = child_pages(state, question, text, schema, put, count)
+        spec = ProcessSpec(
+            owner=state.owner,
+            app=state.app,
+            program=INSPECTION,
+            model=state.model,
+            title=f"inspects: {question.strip().partition(chr(10))[0][:60]}",
+            priority=state.priority,
+            budget=budget,
+            capabilities=frozenset(),
+            parent=parent,
+        )
+        started = self._started(spec, state.model, pages)
+        # Of a text that has more tokens than it looks, nothing but that comes.
+        limit = room(models.context(state.model), longest_reply(schema)).limit
+        over = sum(page.tokens + MARKUP for page in pages) > limit
+        events = [e.Ended(status="failed", label=text[1])] if over else []
+        mail = self._mail(f"process:{parent}", wanted, state.label)
+        child = self._adopt(process, e.ChildStarted(child=0, used=used), started, mail, *events)
+        return Wake(child=child, schema=wanted)
 
     async def send(
         self,
@@ -418,6 +531,12 @@ class Kernel:
                 process.append(*answers, durable=allow)
                 if allow:
                     process.running_calls.update(question.calls)
+                elif len(process.state.refused) >= MOST_REFUSALS:
+                    # Nobody is to say yes to the last of many questions by mistake.
+                    left = (call for call in process.state.calls if call.phase == "asked")
+                    refused = [e.CallAnswered(call_id=c.call_id, allowed=False) for c in left]
+                    if refused:
+                        process.append(*refused)
                 return
             if text is None:
                 raise ProcessError(f"Call {call_id} asks a question: answer it with a text.")

@@ -39,6 +39,8 @@ def end_call(
     own: Label = _OURS,
     contract: Contract = _NONE,
     mail: Mail | None = None,
+    instead: str | None = None,
+    endorsed: float = 0.0,
 ) -> None:
     """Journal a call's end with its result as a page.
 
@@ -56,6 +58,8 @@ def end_call(
         own: label of that, without what influenced the call.
         contract: of its tool.
         mail: the first message of the inbox, if the result is that.
+        instead: what is shown; the text then stays behind a handle.
+        endorsed: bits that were endorsed, if it is the answer of an inspection.
     """
     data = None
     if result is not None and result.data is not None:
@@ -65,7 +69,10 @@ def end_call(
     remark = f"\n[files: {', '.join(files)}]" if files else ""
     error = "Error: " if outcome in ("failed", "unknown") else ""
     whole = None
-    if _is_held(call, result, own):
+    if instead is not None:
+        whole = process.put(text)
+        text, label = instead, call.label.join(handles.outside(own, call.tool))
+    elif _is_held(call, result, own):
         whole = process.put(f"{text}{remark}")
         known = None if data is None else json.loads(data)
         text, remark = handles.held(call.call_id, text, known, contract, own), ""
@@ -89,9 +96,15 @@ def end_call(
             held=whole,
             document=document,
             received=0 if mail is None else 1,
+            derived=(result is not None and result.shown) or _inspects(call),
+            endorsed=endorsed,
         )
     )
     process.running_calls.discard(call.call_id)
+
+
+def _inspects(call: CallState) -> bool:
+    return call.wake is not None and call.wake.schema is not None
 
 
 def _is_held(call: CallState, result: ToolResult | None, own: Label) -> bool:

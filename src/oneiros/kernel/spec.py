@@ -9,6 +9,14 @@ from oneiros.kernel.events import Budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppRules:
+    """What an owner has said about an app, for all its processes."""
+
+    grants: frozenset[str] = frozenset()  # as in `ProcessSpec`
+    quarantine: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
     """A process to start."""
 

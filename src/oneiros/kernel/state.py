@@ -78,6 +78,7 @@ class ReadingState:
     page: int
     own: Label  # of what it brought, without what influenced the call
     clean: bool  # whether nothing untrusted had been read when the call was made
+    derived: bool = False  # whether it is of what is behind a handle: another reading has that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,7 @@ class ProcessState:
     asked: frozenset[str] = frozenset()  # meanings of questions
     refused: frozenset[str] = frozenset()  # those that a person said no to
     made: tuple[MadeCall, ...] = ()
+    endorsed: float = 0.0  # bits of plain answers of inspections, those of children included
     pages: tuple[Page, ...] = ()  # the context, and values
     evicted: tuple[Page, ...] = ()
     inbox: tuple[Mail, ...] = ()
@@ -203,6 +205,7 @@ def apply(
                 capabilities=event.capabilities,
                 grants=event.grants,
                 quarantine=event.quarantine,
+                endorsed=event.endorsed,
                 private=any(page.label.private for page in event.pages),
                 sampling=event.sampling,
                 label=join_all(page.label for page in event.pages),
@@ -230,6 +233,7 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
     match event:
         case e.ChildStarted():
             used = state.used.plus(event.used)
+            state = replace(state, endorsed=state.endorsed + event.endorsed)
             return replace(state, children=(*state.children, event.child), used=used)
         case e.ToolsOffered():
             return replace(state, tools=event.tools)
@@ -312,6 +316,7 @@ def _after(state: ProcessState, event: e.Event) -> ProcessState:
             if any(mail.sender == "user" for mail in state.inbox[: event.received]):
                 state = _spoken_to(state)
             state = replace(state, calls=calls, documents=documents, used=used)
+            state = replace(state, endorsed=state.endorsed + event.endorsed)
             return _with(replace(state, inbox=state.inbox[event.received :]), event.page)
         case e.Evicted():
             gone = set(event.pages)
@@ -382,13 +387,14 @@ def _with_reading(state: ProcessState, call: CallState, event: e.CallEnded) -> P
         page=event.page.id,
         own=event.page.label if event.own is None else event.own,
         clean=call.label.trusted,
+        derived=event.derived,
     )
     return replace(state, readings=(*state.readings, reading))
 
 
 def _spoken_to(state: ProcessState) -> ProcessState:
     """The user said something: what was asked and done until then was for another request."""
-    return replace(state, asked=frozenset(), refused=frozenset(), made=())
+    return replace(state, asked=frozenset(), refused=frozenset(), made=(), endorsed=0.0)
 
 
 def _step(state: ProcessState) -> ProcessState:

@@ -47,6 +47,8 @@ class Wake:
     message: bool = False  # a message arrives
     child: int | None = None  # a child ends
     question: str | None = None  # a person answers this; the text is the question
+    # Of a child that inspects something: the checked schema of its answer, as JSON.
+    schema: str | None = None
 
 
 # What a tool returns to wait without holding anything: the call goes on when it is woken, after

@@ -92,7 +92,7 @@ class Texts:
             contract=self._contract(reading.tools, reading.tool),
             data=data,
             clean=reading.clean,
-            private=reading.own.private,
+            private=reading.own.private and not reading.derived,
             origins=reading.own.untrusted_origins,
         )
         if whole:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from oneiros.apps import one_call
 from oneiros.apps.agent import Agent
-from oneiros.apps.prompts import SYSTEM
+from oneiros.apps.inspection import Inspection
+from oneiros.apps.prompts import HANDLES, SYSTEM
 from oneiros.devices.calculator import calculator
 from oneiros.devices.chromium import Chromium, interactive_browser
 from oneiros.devices.clock import Timer, Timers, clock
@@ -27,6 +28,7 @@ from oneiros.devices.memory import memory
 from oneiros.devices.models import OtherModel, models
 from oneiros.devices.processes import processes
 from oneiros.devices.python import python
+from oneiros.devices.quarantine import quarantine
 from oneiros.devices.sandbox.workspaces import Workspaces
 from oneiros.devices.search import FetchedPages, SearchProvider, SearXNG
 from oneiros.devices.search import search as search_web
@@ -43,6 +45,8 @@ from oneiros.kernel.journal import Journal
 from oneiros.kernel.kernel import Kernel
 from oneiros.kernel.models import OpenModels
 from oneiros.kernel.program import Program
+from oneiros.kernel.quarantine import PROGRAM as INSPECTION
+from oneiros.kernel.spec import AppRules
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import Tool
 from oneiros.memory.disk import Disk
@@ -72,6 +76,7 @@ class SystemSettings:
     others: tuple[OtherModel, ...] = ()  # models at endpoints
     programs: Mapping[str, Program] = field(default_factory=dict)  # beside the assistant's
     prompts: Mapping[str, str] = field(default_factory=dict)  # system prompts by app
+    apps: Mapping[str, AppRules] = field(default_factory=dict)
     mcp: bool = True  # whether the servers of mcp.json are used
     searxng: str | None = None  # address of a SearXNG that searches the web
 
@@ -156,10 +161,17 @@ async def boot(
             journal,
             open_models,
             tools,
-            {"agent": Agent(), one_call.NAME: one_call.OneCall(), **settings.programs},
+            {
+                "agent": Agent(),
+                one_call.NAME: one_call.OneCall(),
+                INSPECTION: Inspection(),
+                **settings.programs,
+            },
             remembered,
             {ASSISTANT: SYSTEM, **settings.prompts},
             ended=ended,
+            apps=settings.apps,
+            about_handles=HANDLES,
         )
         stack.push_async_callback(kernel.close)
 
@@ -173,6 +185,7 @@ async def boot(
             *clock(timers),
             human(),
             *processes(kernel),
+            *quarantine(kernel),
             *models(others),
             *memory(disks.of, remembered),
             *file_tools(disks.of),

@@ -12,6 +12,8 @@ price = { prompt = 0.5, reply = 1.5 }    # US dollars for a million tokens
 
 [apps.assistant]                         # a program for processes
 egress = ["example.org", "*.example.net"]  # what it may reach; default: every public host
+grants = ["delete_file"]                   # tools whose effects it may have unasked
+quarantine = true                          # what others wrote stays behind handles
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from oneiros.devices.egress import SYSTEM_FILE
 from oneiros.devices.models import OtherModel, Price
 from oneiros.engine.remote_model import RemoteModel
 from oneiros.errors import OneirosError
+from oneiros.kernel.spec import AppRules
 from oneiros.server.system import SystemSettings
 
 NAME = SYSTEM_FILE
@@ -56,6 +59,8 @@ class _Model(_Part):
 
 class _App(_Part):
     egress: list[Annotated[str, Field(pattern=_SITE)]] | None = None  # read by `egress.SiteList`
+    grants: list[str] = []
+    quarantine: bool = False
 
 
 class _File(_Part):
@@ -87,6 +92,10 @@ def read_system_file(folder: Path) -> SystemSettings:
         files=None if found.files is None else Path(found.files).expanduser().absolute(),
         searxng=found.searxng,
         others=tuple(_other(name, model) for name, model in found.models.items()),
+        apps={
+            name: AppRules(grants=frozenset(app.grants), quarantine=app.quarantine)
+            for name, app in found.apps.items()
+        },
     )
 
 

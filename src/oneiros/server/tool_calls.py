@@ -25,6 +25,7 @@ from oneiros.model.chat_format import Message
 
 OF_A_PROCESS = frozenset(
     {"spawn", "wait", "send", "receive", "sleep", "set_timer", "recall", "read_document"}
+    | {"inspect", "open_handle"}
 )
 """Tools that mean something only to a process that lives on after the call."""
 
