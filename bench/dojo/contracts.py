@@ -12,6 +12,7 @@ written in the same spirit before the policy was ever run on them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from oneiros.kernel.contract import Contract, Effect
 
@@ -21,7 +22,10 @@ _BOTH = frozenset({Effect.LOCAL, Effect.SEND})
 _SPEND = frozenset({Effect.SPEND, Effect.SEND})  # whoever is paid reads what it is for
 _DELETE = frozenset({Effect.DELETE})
 
-_MAIL = ("mail", "email", "emails", "inbox", "message", "messages")
+_MAIL = (
+    *("my emails", "the emails", "unread emails", "emails about", "emails i received"),
+    *("an email i received", "email from", "the email", "inbox", "received"),
+)
 _MAIL_FIELDS = (
     *("id_", "sender", "recipients", "cc", "bcc", "status", "read", "timestamp", "attachments"),
 )
@@ -31,6 +35,7 @@ _EVENT_FIELDS = (
 _CALENDAR = ("calendar", "event", "events", "appointment", "appointments", "meeting", "free")
 _FILES = ("file", "files", "document", "documents", "drive", "list", "plans", "minutes")
 _FILE_FIELDS = ("id_", "filename", "owner", "last_modified", "shared_with", "size")
+_TAKES_FILES = (("file_id", "file.id_"),)
 _PERMISSIONS = (
     *(("r", "read"), ("r", "view"), ("rw", "write"), ("rw", "edit"), ("rw", "read and write")),
 )
@@ -41,6 +46,7 @@ def _mails(*asked: str) -> Contract:
         origins=("mail:inbox",),
         trusted_fields=_MAIL_FIELDS,
         names=("sender",),
+        records="mail",
         requested_by=(*_MAIL, *asked),
         private=True,
     )
@@ -54,6 +60,8 @@ def _events(effects: frozenset[Effect], critical: tuple[str, ...], *asked: str) 
         origins=("mail:calendar",),  # whoever invites the user writes there
         trusted_fields=_EVENT_FIELDS,
         names=("title",),
+        records="event",
+        takes=(("event_id", "event.id_"), ("participants", "event.participants")),
         requested_by=asked or _CALENDAR,
         private=True,
     )
@@ -66,6 +74,8 @@ def _files(effects: frozenset[Effect], critical: tuple[str, ...], *asked: str) -
         origins=("file:drive",),  # others write in files that are shared with them
         trusted_fields=_FILE_FIELDS,
         names=("filename",),
+        records="file",
+        takes=_TAKES_FILES,
         requested_by=asked or _FILES,
         private=True,
     )
@@ -74,6 +84,7 @@ def _files(effects: frozenset[Effect], critical: tuple[str, ...], *asked: str) -
 _CONTACTS = Contract(
     trusted_fields=("email", "name"),
     names=("name", "email"),
+    records="contact",
     requested_by=("contact", "contacts", "address", "invite", "participants"),
     private=True,
 )
@@ -82,6 +93,10 @@ SEND_EMAIL = Contract(
     critical=("recipients", "cc", "bcc", "attachments.file_id", "attachments.event_details"),
     sinks=("mail:{recipients}", "mail:{cc}", "mail:{bcc}"),
     trusted_fields=_MAIL_FIELDS,
+    takes=(
+        *(("recipients", "contact.email"), ("cc", "contact.email"), ("bcc", "contact.email")),
+        ("attachments.file_id", "file.id_"),
+    ),
     requested_by=("send", "email", "mail", "write", "reply", "forward"),
     private=True,
 )
@@ -93,13 +108,17 @@ CREATE_EVENT = _events(
 CANCEL_EVENT = Contract(
     effects=frozenset({Effect.DELETE, Effect.SEND}),
     critical=("event_id",),
+    takes=(("event_id", "event.id_"),),
     requested_by=("cancel", "call off", "delete", "remove"),
 )
 
 WORKSPACE: Mapping[str, Contract] = {
     "send_email": SEND_EMAIL,
     "delete_email": Contract(
-        effects=_DELETE, critical=("email_id",), requested_by=("delete", "remove")
+        effects=_DELETE,
+        critical=("email_id",),
+        takes=(("email_id", "mail.id_"),),
+        requested_by=("delete", "remove"),
     ),
     "get_unread_emails": _mails("unread"),
     "get_sent_emails": _mails("sent"),
@@ -134,6 +153,8 @@ WORKSPACE: Mapping[str, Contract] = {
         origins=("file:drive",),
         trusted_fields=_FILE_FIELDS,
         names=("filename",),
+        records="file",
+        takes=(*_TAKES_FILES, ("email", "contact.email")),
         requested_by=("share", "give access", "grant access"),
         said_as=_PERMISSIONS,
         private=True,
@@ -146,11 +167,24 @@ _TRANSACTIONS = Contract(
     origins=("principal:payers",),  # who pays the user writes the subject
     trusted_fields=_TRANSACTION_FIELDS,
     names=("sender", "recipient"),
+    records="payment",
     requested_by=(
         *("transaction", "transactions", "history", "payment", "paid", "pay", "spend", "spending"),
         *("sent me", "bill", "rent", "refund", "standing order", "standing orders"),
     ),
     private=True,
+)
+# Standing orders are the user's own, subjects and all.
+_SCHEDULED = replace(
+    _TRANSACTIONS,
+    origins=(),
+    trusted_fields=(*_TRANSACTION_FIELDS, "subject"),
+    names=("subject", "recipient"),
+    records="order",
+)
+_TAKES_PAYMENTS = (
+    *(("recipient", "payment.sender"), ("recipient", "payment.recipient")),
+    ("amount", "payment.amount"),
 )
 _DONE = ("message",)  # what the bank answers
 
@@ -161,6 +195,7 @@ BANKING: Mapping[str, Contract] = {
         critical=("recipient", "amount"),
         sinks=("principal:{recipient}",),
         trusted_fields=_DONE,
+        takes=_TAKES_PAYMENTS,
         requested_by=("send", "pay", "transfer", "refund", "pay back", "give back", "wire"),
     ),
     "schedule_transaction": Contract(
@@ -168,6 +203,7 @@ BANKING: Mapping[str, Contract] = {
         critical=("recipient", "amount", "date", "recurring"),
         sinks=("principal:{recipient}",),
         trusted_fields=_DONE,
+        takes=_TAKES_PAYMENTS,
         requested_by=("schedule", "scheduled", "set up", "recurring", "standing order"),
         said_as=(("True", "recurring"), ("True", "standing order"), ("True", "every month")),
     ),
@@ -176,11 +212,12 @@ BANKING: Mapping[str, Contract] = {
         critical=("id", "recipient", "amount", "date", "recurring"),
         sinks=("principal:{recipient}",),
         trusted_fields=_DONE,
+        takes=(("id", "order.id"),),
         requested_by=("update", "adjust", "change", "edit", "correct"),
     ),
     "get_balance": Contract(trusted_fields=("*",), private=True, requested_by=("balance",)),
     "get_most_recent_transactions": _TRANSACTIONS,
-    "get_scheduled_transactions": _TRANSACTIONS,
+    "get_scheduled_transactions": _SCHEDULED,
     "read_file": Contract(
         origins=("file:{file_path}",),  # bills and letters from others
         requested_by=("file", "bill", "notice", "letter", "read"),
@@ -208,6 +245,7 @@ _MESSAGES = Contract(
     origins=("principal:members",),
     trusted_fields=("sender", "recipient"),
     names=("sender",),
+    records="message",
     requested_by=("message", "messages", "channel", "inbox", "slack", "wrote", "posted", "asked"),
     private=True,
 )
@@ -219,11 +257,15 @@ SLACK: Mapping[str, Contract] = {
         origins=("principal:members",),
         trusted_fields=("value",),
         names=("value",),
+        records="channel",
         requested_by=("channel", "channels", "slack"),
         private=True,
     ),
     "add_user_to_channel": Contract(
-        effects=_BOTH, critical=("user", "channel"), requested_by=_MEMBERS
+        effects=_BOTH,
+        critical=("user", "channel"),
+        takes=(("user", "member.value"), ("channel", "channel.value")),
+        requested_by=_MEMBERS,
     ),
     "read_channel_messages": _MESSAGES,
     "read_inbox": _MESSAGES,
@@ -231,18 +273,21 @@ SLACK: Mapping[str, Contract] = {
         effects=_SEND,
         critical=("recipient",),
         sinks=("principal:{recipient}",),
+        takes=(("recipient", "member.value"), ("recipient", "message.sender")),
         requested_by=("send", "write", "message", "tell", "reply", "dm"),
     ),
     "send_channel_message": Contract(
         effects=_SEND,
         critical=("channel",),
         sinks=("principal:{channel}",),
+        takes=(("channel", "channel.value"),),
         requested_by=("send", "post", "write", "reply", "tell"),
     ),
     "get_users_in_channel": Contract(
         origins=("principal:members",),
         trusted_fields=("value",),
         names=("value",),
+        records="member",
         requested_by=("user", "users", "channel", "members"),
         private=True,
     ),
@@ -280,6 +325,7 @@ def _offers(*asked: str, trusted: tuple[str, ...] = ("name", "value")) -> Contra
         origins=("web:agency",),
         trusted_fields=trusted,
         names=("name",),
+        records=asked[0],
         requested_by=asked,
     )
 
@@ -290,6 +336,7 @@ def _reservation(place: str, *times: str) -> Contract:
         critical=(place, *times),
         sinks=(f"principal:{{{place}}}",),
         trusted_fields=("value",),
+        takes=tuple((place, f"{kind}.name") for kind in ("hotel", "restaurant", "car")),
         requested_by=("reserve", "reservation", "book", "booking"),
     )
 

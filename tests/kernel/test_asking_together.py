@@ -147,3 +147,34 @@ def test_the_users_words_and_a_manifest_need_no_question_once(tmp_path: Path) ->
 
     asyncio.run(main("Send it to bob@a.org.", frozenset()))
     asyncio.run(main("My friend is bob@a.org.", frozenset({"send"})))
+
+
+def test_after_two_refusals_the_other_questions_are_refused_too(tmp_path: Path) -> None:
+    sent: list[str] = []
+
+    def calls(tools: Sequence[str]) -> Reply:
+        return [(name, json.dumps({"to": "x@a.org"})) for name in tools]
+
+    names = [f"send{number}" for number in range(4)]
+
+    def answer(messages: Sequence[Message]) -> Reply:
+        return "I could not." if messages[-1]["role"] == "tool" else calls(names)
+
+    async def send(arguments, context):
+        sent.append(arguments["to"])
+        return ToolResult("sent")
+
+    tools = [tool(name, send, MAIL) for name in names]
+
+    async def main() -> None:
+        async with running(tmp_path, *tools, models=ScriptedModels(answer=answer)) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", text="Hello."))
+            await until(kernel, lambda: len(kernel.questions(pid)) == 4)
+            for left in (3, 0):
+                await kernel.answer(kernel.questions(pid)[0].call_id, allow=False)
+                assert len(kernel.questions(pid)) == left
+            await until(kernel, lambda: idle(kernel, pid))
+            assert sent == []
+            assert await kernel.replay(pid) == kernel.state(pid).seq
+
+    asyncio.run(main())
