@@ -1,7 +1,8 @@
 """The first figures of the suites on which no rule of the policy was chosen.
 
-Contracts of slack and travel were written and committed before the policy was run on them, and not
-changed afterwards. The rules were those chosen on workspace and banking so far (22 November 2026).
+Contracts of slack and travel were written and committed before the policy was run on them; the rules
+were those chosen on workspace and banking so far (22 November 2026). What was changed in these
+contracts since is to be named here.
 """
 
 from __future__ import annotations
