@@ -1,8 +1,9 @@
 """The first figures of the suites on which no rule of the policy was chosen.
 
-Contracts of slack and travel were written and committed before the policy was run on them; the rules
-were those chosen on workspace and banking so far (22 November 2026). What was changed in these
-contracts since is to be named here.
+Contracts of slack and travel were written and committed before the policy was run on them; the
+rules were those chosen on workspace and banking so far (22 November 2026). Changed since, in all
+suites alike: contracts say what records are and which of their fields an argument takes (`records`
+and `takes`).
 """
 
 from __future__ import annotations
