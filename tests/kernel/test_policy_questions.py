@@ -1,4 +1,4 @@
-"""What a person is asked: what would happen, what is found against it, and where values come from."""
+"""What a person is asked: what would happen, what is against it, and where values come from."""
 
 from __future__ import annotations
 
