@@ -24,6 +24,7 @@ from oneiros.training.network import (
     attend,
     block_mask,
     dense_mask,
+    score_mask,
 )
 from oneiros.training.weights import load_model, open_tokenizer, save_folder
 from tests.model.builders import (
@@ -171,6 +172,23 @@ def test_attention_in_blocks_equals_attention_with_a_full_mask():
     dense = attend(queries, keys, values, dense_mask(documents))
     blocks = attend(queries, keys, values, block_mask(documents))
     torch.testing.assert_close(blocks, dense)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["causal", "documents"])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_attention_that_learns_gives_the_values_and_gradients_of_the_fused_one(masked, kv_heads):
+    random = torch.Generator().manual_seed(0)
+    queries = torch.randn(2, 4, 16, 8, generator=random, requires_grad=True)
+    keys, values = torch.randn(2, 2, kv_heads, 16, 8, generator=random)
+    inputs = (queries, keys.requires_grad_(), values.requires_grad_())
+    direction = torch.randn(2, 4, 16, 8, generator=random)
+    documents = DOCUMENTS if masked else None
+    mask = dense_mask(DOCUMENTS) if masked else None
+    results = []
+    for form in (mask, score_mask(torch.zeros(2, 16, 32), documents)):
+        found = attend(*inputs, form)
+        results.append((found, *torch.autograd.grad(found, inputs, direction)))
+    torch.testing.assert_close(results[1], results[0])
 
 
 # --- saving and loading -----------------------------------------------------------------------

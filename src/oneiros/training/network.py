@@ -31,7 +31,12 @@ from oneiros.model.architecture import (
 )
 
 Mask = Tensor | BlockMask | None
-"""Which positions see which: boolean (B, 1, T, T), blocks of it, or None for every earlier one."""
+"""Which positions see which: boolean (B, 1, T, T), blocks of it, what is added to their scores
+(0 or -infinity, (B or 1, 1, T, T)), or None for every earlier one."""
+
+LONGEST_AT_ONCE = 512
+"""Positions up to which training on a CPU holds all scores of attention in memory: the backward
+pass of PyTorch's fused attention takes several times as long there as plain matrix products do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +133,12 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., size) -> the same shape and dtype."""
+        """(..., size) -> the same shape, in the dtype of matrix products, which come next."""
         scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.epsilon)
-        return (x.float() * scale * self.weight.float()).to(x.dtype)
+        dtype = x.dtype
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+        return (x.float() * scale * self.weight.float()).to(dtype)
 
 
 class Attention(nn.Module):
@@ -190,6 +198,14 @@ class Block(nn.Module):
         return cast(Tensor, x + self.feed_forward(self.feed_forward_norm(x)))
 
 
+RunBlock = Callable[[nn.Module, Tensor, tuple[Tensor, Tensor], Mask], Tensor]
+
+
+def run_block(block: nn.Module, x: Tensor, turns: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
+    """What `Network` calls for each of its blocks. All have one shape: compiled once, it does."""
+    return cast(Tensor, block(x, turns, mask))
+
+
 class Network(nn.Module):
     """The language model.
 
@@ -211,26 +227,35 @@ class Network(nn.Module):
             self.head = nn.Linear(config.width, config.vocabulary, bias=False)
         self.register_buffer("frequencies", _frequencies(config), persistent=False)
 
-    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, documents: Tensor | None = None, *, run: RunBlock = run_block
+    ) -> Tensor:
         """Scores of the next token at every position.
 
         Args:
             tokens: int64 (B, T).
             documents: int64 (B, T), each token's document, whose tokens stand together: attention
                 stays within a document, and positions count from its start. None: each row is one.
+            run: computes a block; `run_block` as it is, or compiled.
 
         Returns:
             Logits, float32 (B, T, V).
         """
-        return self.logits(self.features(tokens, documents))
+        return self.logits(self.features(tokens, documents, run=run))
 
-    def features(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+    def features(
+        self, tokens: Tensor, documents: Tensor | None = None, *, run: RunBlock = run_block
+    ) -> Tensor:
         """What the head sees, (B, T, D). The logits of all positions at once may be too large."""
         turns = self._turns(_positions(tokens, documents))
-        mask = None if documents is None else document_mask(documents)
         x = self.embedding(tokens)
+        mask: Mask = None
+        if torch.is_grad_enabled() and x.device.type == "cpu" and x.shape[1] <= LONGEST_AT_ONCE:
+            mask = score_mask(x, documents)
+        elif documents is not None:
+            mask = document_mask(documents)
         for block in self.blocks:
-            x = block(x, turns, mask)
+            x = run(block, x, turns, mask)
         return cast(Tensor, self.norm(x))
 
     def logits(self, features: Tensor) -> Tensor:
@@ -287,6 +312,13 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
         if queries.is_cuda:
             flexible = _compiled_attention()
         return cast(Tensor, flexible(queries, keys, values, block_mask=mask, enable_gqa=shared))
+    if mask is not None and mask.is_floating_point():
+        if shared:
+            groups = queries.shape[1] // keys.shape[1]
+            keys, values = (x.repeat_interleave(groups, dim=1) for x in (keys, values))
+        scores = (queries * queries.shape[-1] ** -0.5) @ keys.mT
+        chances = scores.add_(mask).softmax(dim=-1)
+        return cast(Tensor, chances.to(values.dtype) @ values)
     return functional.scaled_dot_product_attention(
         queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=shared
     )
@@ -305,6 +337,17 @@ def dense_mask(documents: Tensor) -> Tensor:
     length = documents.shape[1]
     earlier = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
     return (earlier & (documents[:, :, None] == documents[:, None, :]))[:, None]
+
+
+def score_mask(x: Tensor, documents: Tensor | None) -> Tensor:
+    """The same for the positions of `x` (B, T, D), to be added to scores; None: rows are one."""
+    if documents is None:
+        documents = torch.zeros(1, x.shape[1], dtype=torch.int64, device=x.device)
+    dtype = x.dtype
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+    seen = dense_mask(documents)
+    return torch.zeros(seen.shape, dtype=dtype, device=x.device).masked_fill_(~seen, -math.inf)
 
 
 def block_mask(documents: Tensor) -> BlockMask:

@@ -6,6 +6,7 @@ one, then for each step a batch, an update, and now and then an evaluation, a dr
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 
@@ -30,7 +31,7 @@ from oneiros.training.checkpoint import (
 from oneiros.training.config import PretrainConfig
 from oneiros.training.dreams import dream
 from oneiros.training.events import Dreamed, Evaluated, Event, Noted, Saved, Stepped
-from oneiros.training.network import Network, NetworkConfig
+from oneiros.training.network import Network, NetworkConfig, run_block
 from oneiros.training.optimizer import Optimizer, OptimizerConfig, rate_factor
 from oneiros.training.processes import Processes, spread
 from oneiros.training.run_folder import RunFolder
@@ -176,10 +177,17 @@ def build_learner(config: PretrainConfig, processes: Processes) -> Learner:
             precision=precision,
         ),
     )
-    forward: Forward = torch.compile(network, dynamic=False) if config.compile else network
+    forward = _compiled(network, processes) if config.compile else network
     return Learner(
         network, forward, optimizer, processes, precision, config.micro_batch, config.clip
     )
+
+
+def _compiled(network: Network, processes: Processes) -> Forward:
+    if processes.device.type == "cpu" and processes.count == 1:
+        # One block, which serves them all: compiling C++ takes a while, the whole network minutes.
+        return functools.partial(network, run=torch.compile(run_block, dynamic=False))
+    return cast(Forward, torch.compile(network, dynamic=False))
 
 
 def network_config(config: PretrainConfig) -> NetworkConfig:
