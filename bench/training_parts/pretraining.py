@@ -21,7 +21,7 @@ from oneiros.training.base_run import computes_bfloat16
 from oneiros.training.config import PretrainConfig, pretrain_config
 from oneiros.training.optimizer import rate_factor
 from oneiros.training.pretrain import build_learner
-from oneiros.training.processes import Processes
+from oneiros.training.processes import Processes, keep_freed_memory
 from oneiros.training.shards import IGNORED, Batch, Batches
 from oneiros.training.speed import peak_flops
 from oneiros.training.step import Learner, losses, rows_of, train_step
@@ -51,6 +51,7 @@ QUICK_SPEED = SpeedSize(Shape(VOCABULARY, 1, 1, 64, 32), 4, 2, 1, compiled=False
 def speed_rows(case: str, characters: Characters, size: SpeedSize, threads: int) -> Iterator[Row]:
     """Updates of ours and of the peers in turns; every side in the better of its settings."""
     precision = "bfloat16" if computes_bfloat16(torch.device("cpu")) else "float32"
+    keep_freed_memory()  # as `pretrain` does; the plain loop gains from it as well
     with ExitStack() as ending:
         updates: dict[str, Update] = {}
         for compiled in (False, True) if size.compiled else (False,):

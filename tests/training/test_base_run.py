@@ -16,12 +16,19 @@ import torch
 
 import oneiros
 from oneiros.errors import TrainingError
-from oneiros.training.base_run import BaseRequest, BaseResult, Watcher, train_base
+from oneiros.training.base_run import (
+    LONG_RUN,
+    BaseRequest,
+    BaseResult,
+    Watcher,
+    pays_to_compile,
+    train_base,
+)
 from oneiros.training.events import Dreamed, Evaluated, Event, Stepped
 from oneiros.training.run_folder import RunFolder
 from oneiros.training.tokenizer import TokenizerConfig, save_tokenizer, train_tokenizer
 from oneiros.training.weights import load_model
-from tests.training.builders import losses_of, sentences, write_jsonl
+from tests.training.builders import CPU, losses_of, sentences, write_jsonl
 
 SETTINGS = {
     "width": 32,
@@ -148,6 +155,15 @@ def test_what_is_missing_is_named(request_: BaseRequest) -> None:
         with pytest.raises(TrainingError, match=problem):
             train_base(replace(request_, **change))
     assert not (request_.output / "config.json").exists()
+
+
+def test_long_runs_are_compiled_where_there_is_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", sys.executable)  # some program
+    assert pays_to_compile(CPU, LONG_RUN)
+    assert not pays_to_compile(CPU, 0.99 * LONG_RUN)
+    assert not pays_to_compile(replace(CPU, count=2), LONG_RUN)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not pays_to_compile(CPU, LONG_RUN)
 
 
 def test_a_folder_of_other_files_is_left_alone(request_: BaseRequest) -> None:

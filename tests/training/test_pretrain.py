@@ -96,6 +96,13 @@ def test_fifty_steps_equal_a_plain_loop(corpus: Corpus, tmp_path: Path) -> None:
     assert expected[-1] < 0.75 * expected[0]
 
 
+@pytest.mark.long  # half a minute of compiling
+def test_a_compiled_network_learns_the_same(corpus: Corpus, tmp_path: Path) -> None:
+    expected = losses_of(train(tmp_path / "plain", corpus, small_config())[1])
+    _, events = train(tmp_path / "compiled", corpus, small_config(compile=True))
+    assert losses_of(events) == pytest.approx(expected, abs=2e-4)
+
+
 def test_accumulated_micro_batches_equal_the_big_batch(corpus: Corpus, tmp_path: Path) -> None:
     whole_batch = losses_of(train(tmp_path / "whole", corpus, small_config())[1])
     for micro_batch in (1, 3):

@@ -5,9 +5,11 @@ What `oneiros train base` does, as a function. Asked for again, a run goes on wh
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ from oneiros.training.run_folder import RunFolder
 from oneiros.training.shard_writer import write_shards
 from oneiros.training.shards import MANIFEST, Corpus, open_shards
 from oneiros.training.weights import open_tokenizer, save_folder
+
+LONG_RUN = 2e14
+"""Floating-point operations that take a CPU of two cores about a quarter of an hour."""
 
 _ROWS = 64
 """The embedding has a multiple of this many rows: matrix products like that."""
@@ -183,17 +188,34 @@ def _new_settings(
     if request.depth is None:
         raise TrainingError("How large the model is to be follows from --depth: name one.")
     rows = -(-tokenizer.vocabulary_size // _ROWS) * _ROWS
-    defaults = {
-        "precision": "bfloat16" if computes_bfloat16(processes.device) else "float32",
-        "compile": processes.device.type == "cuda",
-    }
-    return pretrain_config(
+    chosen = {name: value for name, value in request.settings.items() if value is not None}
+    precision = "bfloat16" if computes_bfloat16(processes.device) else "float32"
+    config = pretrain_config(
         request.depth,
         rows,
         tokens=request.tokens,
         processes=processes.count,
-        **defaults | {name: value for name, value in request.settings.items() if value is not None},
+        **{"precision": precision} | chosen,
     )
+    if "compile" not in chosen:
+        work = config.tokens * config.flops_per_token
+        config = replace(config, compile=pays_to_compile(processes, work))
+    return config
+
+
+def pays_to_compile(processes: Processes, work: float) -> bool:
+    """Whether compiling the network takes less time than it saves.
+
+    On a GPU it does. On a CPU it needs a C++ compiler and a minute or two.
+
+    Args:
+        processes: those that share the run.
+        work: floating-point operations of the run.
+    """
+    if processes.device.type != "cpu":
+        return processes.device.type == "cuda"
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    return compiler is not None and processes.count == 1 and work >= LONG_RUN
 
 
 def computes_bfloat16(device: torch.device) -> bool:

@@ -198,12 +198,16 @@ class Block(nn.Module):
         return cast(Tensor, x + self.feed_forward(self.feed_forward_norm(x)))
 
 
-RunBlock = Callable[[nn.Module, Tensor, tuple[Tensor, Tensor], Mask], Tensor]
+Call = Callable[..., Tensor]
+"""(a part of the network, what it is given) -> what it gives."""
 
 
-def run_block(block: nn.Module, x: Tensor, turns: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
-    """What `Network` calls for each of its blocks. All have one shape: compiled once, it does."""
-    return cast(Tensor, block(x, turns, mask))
+def call(part: nn.Module, *inputs: Any) -> Tensor:
+    """How `Network` calls its blocks, and the norm after them.
+
+    All blocks have one shape: compiled for the first, this serves the others too.
+    """
+    return cast(Tensor, part(*inputs))
 
 
 class Network(nn.Module):
@@ -228,7 +232,7 @@ class Network(nn.Module):
         self.register_buffer("frequencies", _frequencies(config), persistent=False)
 
     def forward(
-        self, tokens: Tensor, documents: Tensor | None = None, *, run: RunBlock = run_block
+        self, tokens: Tensor, documents: Tensor | None = None, *, call: Call = call
     ) -> Tensor:
         """Scores of the next token at every position.
 
@@ -236,15 +240,15 @@ class Network(nn.Module):
             tokens: int64 (B, T).
             documents: int64 (B, T), each token's document, whose tokens stand together: attention
                 stays within a document, and positions count from its start. None: each row is one.
-            run: computes a block; `run_block` as it is, or compiled.
+            call: `call`, as it is or compiled.
 
         Returns:
             Logits, float32 (B, T, V).
         """
-        return self.logits(self.features(tokens, documents, run=run))
+        return self.logits(self.features(tokens, documents, call=call))
 
     def features(
-        self, tokens: Tensor, documents: Tensor | None = None, *, run: RunBlock = run_block
+        self, tokens: Tensor, documents: Tensor | None = None, *, call: Call = call
     ) -> Tensor:
         """What the head sees, (B, T, D). The logits of all positions at once may be too large."""
         turns = self._turns(_positions(tokens, documents))
@@ -255,8 +259,8 @@ class Network(nn.Module):
         elif documents is not None:
             mask = document_mask(documents)
         for block in self.blocks:
-            x = run(block, x, turns, mask)
-        return cast(Tensor, self.norm(x))
+            x = call(block, x, turns, mask)
+        return call(self.norm, x)
 
     def logits(self, features: Tensor) -> Tensor:
         """(..., D) -> float32 (..., V)."""

@@ -31,9 +31,9 @@ from oneiros.training.checkpoint import (
 from oneiros.training.config import PretrainConfig
 from oneiros.training.dreams import dream
 from oneiros.training.events import Dreamed, Evaluated, Event, Noted, Saved, Stepped
-from oneiros.training.network import Network, NetworkConfig, run_block
+from oneiros.training.network import Network, NetworkConfig, call
 from oneiros.training.optimizer import Optimizer, OptimizerConfig, rate_factor
-from oneiros.training.processes import Processes, spread
+from oneiros.training.processes import Processes, keep_freed_memory, spread
 from oneiros.training.run_folder import RunFolder
 from oneiros.training.shard_writer import opening_ids
 from oneiros.training.shards import Batches, Corpus
@@ -83,6 +83,8 @@ def pretrain(
         ModelFileError: a checkpoint cannot be written or read.
     """
     check_fit(config, corpus, tokenizer)
+    if processes.device.type == "cpu":
+        keep_freed_memory()
     batches = Batches(corpus.train, config.context, config.batch, config.seed)
     lengths = token_lengths(tokenizer)
     learner = build_learner(config, processes)
@@ -186,7 +188,7 @@ def build_learner(config: PretrainConfig, processes: Processes) -> Learner:
 def _compiled(network: Network, processes: Processes) -> Forward:
     if processes.device.type == "cpu" and processes.count == 1:
         # One block, which serves them all: compiling C++ takes a while, the whole network minutes.
-        return functools.partial(network, run=torch.compile(run_block, dynamic=False))
+        return functools.partial(network, call=torch.compile(call, dynamic=False))
     return cast(Forward, torch.compile(network, dynamic=False))
 
 

@@ -7,7 +7,9 @@ computes its rows of each batch.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from oneiros.errors import TrainingError
+
+# Of glibc's malloc.h: when the heap's end is returned; how many blocks are mapped apart from it.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,18 @@ def use_threads(count: int | None) -> None:
     """Compute with this many threads on the CPU; None: as many as there are cores."""
     if count is not None:
         torch.set_num_threads(count)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for what is allocated next, until the process ends.
+
+    PyTorch keeps none on the CPU, and glibc returns large blocks to the system: every step would
+    have its memory given and cleared anew, page by page. Other C libraries stay as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_MAX, 0)
+        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextmanager
