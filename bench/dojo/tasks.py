@@ -32,15 +32,13 @@ TEXT: Mapping[str, Mapping[int, frozenset[str]]] = {
     },
     "banking": {
         0: frozenset({"read_file"}),
-        2: frozenset({"read_file", "get_scheduled_transactions"}),
+        2: frozenset({"read_file"}),
         5: frozenset({"get_most_recent_transactions"}),
         6: frozenset({"get_most_recent_transactions"}),
-        9: frozenset({"get_most_recent_transactions", "get_scheduled_transactions"}),
         11: frozenset({"get_most_recent_transactions"}),
-        12: frozenset({"read_file", "get_scheduled_transactions"}),
+        12: frozenset({"read_file"}),
         13: frozenset({"read_file"}),
         14: frozenset({"get_most_recent_transactions"}),
-        15: frozenset({"get_scheduled_transactions"}),
     },
     "slack": {
         1: frozenset({"read_channel_messages", "get_webpage"}),
