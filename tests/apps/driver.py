@@ -18,6 +18,8 @@ from oneiros.model.chat_format import Message
 
 SAYS: dict[str, object] = {"type": "object", "properties": {"x": {"type": "string"}}}
 
+_NOTHING = Contract()
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -29,7 +31,9 @@ class Reply:
     fails: bool = False
 
 
-def tool(name: str, description: str = "", parameters: Json = SAYS) -> Tool:
+def tool(
+    name: str, description: str = "", parameters: Json = SAYS, contract: Contract = _NOTHING
+) -> Tool:
     """A tool to look at."""
 
     async def run(arguments: Json, context: CallContext) -> Outcome:
@@ -39,7 +43,7 @@ def tool(name: str, description: str = "", parameters: Json = SAYS) -> Tool:
         name=name,
         description=description or f"Does {name}.",
         parameters=parameters,
-        contract=Contract(),
+        contract=contract,
         run=run,
     )
 
@@ -61,6 +65,7 @@ class Driver:
     model: Callable[[Sequence[Message], Generate], Reply] = lambda messages, asked: Reply("Done.")
     results: Callable[[str, str], str] = lambda name, arguments: f"{name} {arguments}"
     parent: int | None = None
+    quarantine: bool = False
     blobs: dict[str, str] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -76,6 +81,7 @@ class Driver:
                 program="agent",
                 model="scripted",
                 parent=self.parent,
+                quarantine=self.quarantine,
                 capabilities=frozenset({"*"}),
                 pages=(head,),
             )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from oneiros.apps.agent import Agent, offered_tools
 from oneiros.kernel import events as e
 from oneiros.kernel.contract import Contract, Effect
+from oneiros.kernel.handles import CAPABILITY
 from oneiros.kernel.program import Call, Exit, Generate, Note, Receive
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import Tool
@@ -530,3 +531,22 @@ def test_a_tool_that_fails_alike_is_left_out_once() -> None:
     driver.run()
     assert ["add" in one.tools for one in generations(driver)] == [True, True, False, True]
     assert driver.answer == "Three."
+
+
+def test_handles_are_opened_and_asked_about_in_quarantine_alone() -> None:
+    opens = Contract(capability=CAPABILITY)
+    tools = (*TOOLS, tool("inspect", contract=opens), tool("open_handle", contract=opens))
+    for quarantine in (False, True):
+        driver = Driver(Agent(), tools, quarantine=quarantine)
+        driver.deliver("Read and inspect the text behind the handle.")
+        shown = ("inspect", "open_handle") if quarantine else ()
+        assert offered_tools(driver) == (*shown, "add", "look")
+
+
+def test_in_quarantine_nothing_that_a_message_names_is_shown_unasked() -> None:
+    agent = Agent(guided=frozenset({"scripted"}))
+    for quarantine in (False, True):
+        driver = Driver(agent, (tool("read_file"),), quarantine=quarantine)
+        driver.deliver("What does notes.txt say?")
+        driver.step()
+        assert isinstance(driver.step(), Generate if quarantine else Call)

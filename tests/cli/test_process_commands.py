@@ -68,6 +68,8 @@ def test_processes_are_ruled_by_a_line_each(running: Running, oneiros: Command) 
     kernel = running.kernel
     pid = int(oneiros("spawn", "hi", "--title", "one", "--tokens", "100", "--priority", "3"))
     assert kernel.state(pid).budget.tokens == 100
+    assert not kernel.state(pid).quarantine
+    assert kernel.state(int(oneiros("spawn", "hi", "--quarantine"))).quarantine
     oneiros("send", str(pid), "more")
     oneiros("send", str(pid), stdin="from a pipe\n")
     said = [kernel.message(page)["content"] for page in kernel.state(pid).pages]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from oneiros.kernel.spec import AppRules
 from oneiros.server.system_file import SystemFileError, read_system_file
 
 
@@ -23,11 +24,16 @@ def test_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         price = { prompt = 0.5, reply = 1.5 }
         [apps."mcp:tracker"]
         egress = ["*", "*.example.org", "wiki.local:8080", "[::1]:80"]
+        [apps.mailer]
+        grants = ["send_mail"]
+        quarantine = true
         """
     )
     settings = read_system_file(tmp_path)
     assert settings.files == Path("/srv/files")
     assert settings.searxng == "http://127.0.0.1:8888"
+    assert settings.apps["mailer"] == AppRules(grants=frozenset({"send_mail"}), quarantine=True)
+    assert settings.apps["mcp:tracker"] == AppRules()
     (large,) = settings.others
     assert (large.name, large.model.name) == ("large", "llama-3.3-70b")
     assert large.price is not None and large.price.of(1_000_000, 1_000_000) == 2.0
