@@ -90,6 +90,7 @@ class FakeKernel:
                 priority=spec.priority,
                 budget=spec.budget,
                 capabilities=spec.capabilities,
+                quarantine=spec.quarantine,
                 pages=(self.page(1, PageKind.SYSTEM, "system", spec.system or "Be brief."),),
             ),
         )
