@@ -5,7 +5,7 @@ So whoever executes the process again decides the same (`replay.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Protocol
@@ -72,7 +72,10 @@ def _call(state: ProcessState, request: ToolRequest, toolbox: Toolbox, before: i
     budget = state.budget.calls
     if budget is not None and state.used.calls + len(state.calls) + before >= budget:
         raise ToolError(f"The budget of {budget:,} calls is used up.")
-    return ToolCall(tool.name, arguments, tool.contract, tool.capability)
+    properties = tool.parameters.get("properties")
+    known = properties if isinstance(properties, Mapping) else {}
+    unknown = tuple(name for name in arguments if name not in known)
+    return ToolCall(tool.name, arguments, tool.contract, tool.capability, unknown)
 
 
 def thinking(origin: str, state: ProcessState, texts: StateTexts) -> Decision:
@@ -118,7 +121,8 @@ def policy_context(state: ProcessState, texts: StateTexts) -> PolicyContext:
 
     @cache
     def made() -> tuple[ToolCall, ...]:
-        return tuple(call for call in map(texts.made, state.made) if call.contract.effects)
+        calls = map(texts.made, state.made)
+        return tuple(call for call in calls if call.contract.effects or call.contract.sinks)
 
     return PolicyContext(
         owner=state.owner,

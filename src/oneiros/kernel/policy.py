@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -38,6 +38,7 @@ from oneiros.kernel.readings import (
 
 MOST_REFUSALS = 2  # of people, until a process that goes on asking is stopped
 MOST_QUESTIONS = 8  # since the user's last message
+MOST_LOOK_UPS = 8  # likewise, that say nothing but the user's words after private data was read
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?\s?%?")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -65,6 +66,8 @@ class ToolCall:
     arguments: Arguments
     contract: Contract
     capability: str
+    # Names of arguments that the tool's schema does not have: whoever calls it made them up.
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ class PolicyContext:
     request: Callable[[], str]  # what the user wrote: all messages, read when they are asked for
     label: Label  # of the context that the call comes from
     readings: Callable[[], Sequence[Reading]] = tuple  # what earlier calls brought, in order
-    # Calls with effects that were allowed since the user's last message.
+    # Calls with effects or readers that were allowed since the user's last message.
     made: Callable[[], Sequence[ToolCall]] = tuple
     app_grants: frozenset[str] = frozenset()  # tools, and readers, that the app's owner allowed
     private: bool = False  # whether private data came into the context by another way than a call
@@ -139,7 +142,7 @@ def decide_all(calls: Sequence[ToolCall], context: PolicyContext) -> list[Decisi
     - again: the same was not done already for this request;
     - apart: once anything untrusted was read, what the user wrote in different sentences is not
       put together;
-    - private, reader, text, link, hidden: nothing private goes to whom it is not meant for.
+    - private, reader, text, link, hidden, often: nothing private goes to whom it is not meant for.
 
     Otherwise a person is asked. Calls against which the same is found are one question. A process
     that goes on asking after two refusals, or asks for too much, is stopped.
@@ -157,7 +160,7 @@ def decide_all(calls: Sequence[ToolCall], context: PolicyContext) -> list[Decisi
             problems[number] = found
             continue
         decisions[number] = Allow(_released(call, context))
-        if call.contract.effects:
+        if call.contract.effects or call.contract.sinks:
             made.append(call)
     groups: dict[object, list[int]] = defaultdict(list)
     for number, found in problems.items():
@@ -242,7 +245,7 @@ def _problems(
             problems.append(Problem("again"))
         if requested and not unanchored and not context.label.trusted:
             problems += _apart(call, context, request, anchors)
-    problems += _leaks(call, context, request, anchors)
+    problems += _leaks(call, context, request, anchors, together)
     return problems
 
 
@@ -349,7 +352,11 @@ def _backwards(times: Sequence[tuple[int, tuple[int, ...]]]) -> bool:
 
 
 def _leaks(
-    call: ToolCall, context: PolicyContext, request: Request, anchors: _Anchors
+    call: ToolCall,
+    context: PolicyContext,
+    request: Request,
+    anchors: _Anchors,
+    together: Sequence[ToolCall],
 ) -> list[Problem]:
     """What goes to readers that the user did not mean it for.
 
@@ -365,8 +372,13 @@ def _leaks(
         for path, value in leaves(call.arguments, with_names=True)
         if isinstance(value, bool) or not (value == "" or _is_users(value, request, said))
     ]
-    if not carried:
-        return []  # the user's own words
+    if not (carried or call.unknown) and all(map(_is_flat, call.arguments.values())):
+        # The user's own words; which of them, and how often, can be made to say something, too.
+        if call.contract.effects or not _has_private(context):
+            return []
+        made = [*context.made(), *together]
+        told = sum(bool(one.contract.sinks) and not one.contract.effects for one in made)
+        return [Problem("often", readers[0][0])] if told >= MOST_LOOK_UPS else []
     problems = []
     sends = Effect.SEND in call.contract.effects or not call.contract.effects
     has_private = _has_private(context)
@@ -407,6 +419,14 @@ def _leaks(
         ]
         problems += [Problem("hidden", path) for path, value in texts if not _is_visible(value)]
     return problems
+
+
+def _is_flat(argument: object) -> bool:
+    """Whether an argument says nothing by its form: by what is in what, empty, or there again."""
+    if not isinstance(argument, list | tuple):
+        return not isinstance(argument, Mapping)
+    values = [one for one in argument if isinstance(one, str | int | float) and one != ""]
+    return len(values) == len(argument) == len(set(map(str, values)))
 
 
 def _is_visible(text: object) -> bool:
@@ -631,6 +651,8 @@ def _reasons(call: ToolCall, problems: Sequence[Problem], context: PolicyContext
                 yield f"{_short(problem.about)} would read what may hold private data."
             case "reader":
                 yield f"You did not name {_short(problem.about)}, who would read it."
+            case "often":
+                yield f"{_short(problem.about)} was told your words {MOST_LOOK_UPS} times already."
             case "text":
                 yield f"{about} is a text that may hold private data."
             case "hidden":

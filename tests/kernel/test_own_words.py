@@ -1,0 +1,74 @@
+"""What says nothing but the user's words: in no form that could say more, and not all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from oneiros.kernel.contract import Contract
+from oneiros.kernel.policy import MOST_LOOK_UPS, Allow, Ask, decide, decide_all
+from oneiros.kernel.spec import ProcessSpec
+from tests.kernel.running import Calls, running, tool, until
+from tests.kernel.test_policy import INBOX, call, context, reading
+
+SEARCH = Contract(sinks=("web:engine.example",), origins=("web:engine.example",))
+SAID = "Find hotels in Kyoto, and read my inbox."
+READ = [reading("inbox", INBOX, [{"text": "code 463820"}])]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ({"query": "hotels in Kyoto"}, True),
+        ({"query": ["hotels", "Kyoto"], "where": None}, True),
+        ({"query": ["hotels", "Kyoto", "hotels"]}, False),
+        ({"query": ["hotels", "", ""]}, False),
+        ({"query": "hotels", "more": [[], [[]], []]}, False),
+        ({"query": "hotels", "more": [None, None]}, False),
+        ({"query": "hotels", "more": {}}, False),
+        ({"query": "hotels", "more": {"code463820": ""}}, False),
+    ],
+)
+def test_the_form_of_arguments_says_nothing(arguments: dict[str, object], allowed: bool) -> None:
+    asked = decide(call("search", SEARCH, **arguments), context(SAID, readings=READ))
+    assert isinstance(asked, Allow) == allowed
+
+
+def test_which_words_and_how_often_says_little() -> None:
+    made = [call("search", SEARCH, query="hotels")] * (MOST_LOOK_UPS - 1)
+    again = call("search", SEARCH, query="Kyoto")
+    first, second = decide_all([again, again], context(SAID, readings=READ, made=made))
+    assert isinstance(first, Allow) and isinstance(second, Ask)
+    assert f"{MOST_LOOK_UPS} times" in second.question
+    nothing_private = context(SAID, made=made * 3)
+    assert isinstance(decide(again, nothing_private), Allow)
+
+
+def test_names_that_a_tool_does_not_take_are_the_processes_words(tmp_path: Path) -> None:
+    async def run(arguments, context):
+        return "Nothing."
+
+    async def mails(arguments, context):
+        return "The code is 463820."
+
+    open_schema = {"type": "object", "properties": {"query": {"type": "string"}}}
+    tools = (
+        tool("inbox", mails, INBOX),
+        tool("search", run, SEARCH, parameters=open_schema),
+    )
+    calls = [("inbox", {}), ("search", {"query": ""}), ("search", {"query": "", "x463820": ""})]
+
+    async def main() -> None:
+        requests = [(name, json.dumps(arguments)) for name, arguments in calls]
+        programs = {"calls": Calls(requests)}
+        async with running(tmp_path, *tools, programs=programs) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", program="calls", text=SAID))
+            await until(kernel, lambda: bool(kernel.questions(pid)))
+            (question,) = kernel.questions(pid)
+            assert "x463820" in question.text
+            assert [call.tool for call in kernel.state(pid).readings] == ["inbox", "search"]
+
+    asyncio.run(main())
