@@ -69,7 +69,6 @@ def test_processes_are_ruled_by_a_line_each(running: Running, oneiros: Command) 
     pid = int(oneiros("spawn", "hi", "--title", "one", "--tokens", "100", "--priority", "3"))
     assert kernel.state(pid).budget.tokens == 100
     assert not kernel.state(pid).quarantine
-    assert kernel.state(int(oneiros("spawn", "hi", "--quarantine"))).quarantine
     oneiros("send", str(pid), "more")
     oneiros("send", str(pid), stdin="from a pipe\n")
     said = [kernel.message(page)["content"] for page in kernel.state(pid).pages]
@@ -94,6 +93,7 @@ def test_processes_are_ruled_by_a_line_each(running: Running, oneiros: Command) 
     killed = json.loads(oneiros("kill", str(pid), str(child), "--json"))
     assert [one["pid"] for one in killed] == [pid, child]
     assert kernel.processes() == []
+    assert kernel.state(int(oneiros("spawn", "hi", "--quarantine"))).quarantine
     with pytest.raises(ProcessError, match="99"):
         oneiros("kill", "99")
 
