@@ -35,14 +35,16 @@ def asked(request: str, *, guided: bool = True) -> Driver:
 
 
 def test_what_is_named_is_looked_at_once_and_shown() -> None:
-    driver = asked(f"Is a.txt, as {PAGE}? says, in new.txt or long.txt?")
+    request = f"Is a.txt, as {PAGE}? says, in new.txt or long.txt?"
+    driver = asked(request)
     calls = [action for action in driver.actions if isinstance(action, Call)]
     assert [[one.tool for one in call.requests] for call in calls] == [
         ["fetch_page", "read_file", "read_file", "read_file"]
     ]
     # What is not there, or too long, is not shown.
+    shown = f"{PAGE}:\nA page.\n\na.txt:\nApples."
     assert driver.notices() == [
-        f"{Notice.SEEN} what is here now]\n{PAGE}:\nA page.\n\na.txt:\nApples."
+        f"{Notice.SEEN} what is here now]\n{shown}\n\n[The message again:]\n{request}"
     ]
 
 

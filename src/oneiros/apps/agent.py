@@ -184,7 +184,7 @@ def _look(view: View, turn: Turn) -> Action | None:
     if requests and not turn.looked:
         return Call(requests=tuple(requests.values()))
     found = seen(zip(requests, turn.looked, strict=False))
-    return Note(text=prompts.seen(found)) if found else None
+    return Note(text=prompts.seen(found, turn.request)) if found else None
 
 
 def _changes(view: View, turn: Turn) -> bool:

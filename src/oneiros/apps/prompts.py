@@ -38,9 +38,18 @@ class Notice(StrEnum):
     NO_ANSWER = "[There is no answer"
 
 
-def seen(what: str) -> str:
-    """What a message names, looked at before the first reply to it."""
-    return f"{Notice.SEEN} what is here now]\n{what}"
+def seen(what: str, request: str) -> str:
+    """What a message names, looked at before the first reply to it.
+
+    The message comes once more behind it: small models do what was said last, and took what a file
+    holds for what to write.
+    """
+    return f"{Notice.SEEN} what is here now]\n{what}{again(request)}"
+
+
+def again(request: str) -> str:
+    """What a notice of what was seen ends with."""
+    return f"\n\n[The message again:]\n{request}"
 
 
 def failed() -> str:

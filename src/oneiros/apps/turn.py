@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from oneiros.apps.named import named, not_dealt_with
-from oneiros.apps.prompts import Notice, notice_of
+from oneiros.apps.prompts import Notice, again, notice_of
 from oneiros.apps.repetition import Outcome
 from oneiros.apps.written_calls import WrittenCall, written_calls
 from oneiros.kernel.program import ToolRequest, View
@@ -128,7 +128,7 @@ def _with(turn: Turn, page: Page, view: View) -> Turn:
         if notice is None:
             return turn
         if notice is Notice.SEEN:
-            return replace(turn, seen=text)
+            return replace(turn, seen=text.removesuffix(again(turn.request)))
         if turn.last is None:
             return replace(turn, notices=(*turn.notices, notice))
         return _with_last(turn, replace(turn.last, notices=(*turn.last.notices, notice)))
