@@ -270,8 +270,13 @@ def _get(disk: Disk, path: str) -> File:
 
 
 def _changing(*critical: str, asked: tuple[str, ...]) -> Contract:
+    # Private as reading is: whether an edit found its text, or a path is taken, tells of content.
     return Contract(
-        effects=frozenset({Effect.LOCAL}), critical=critical, requested_by=asked, undo=True
+        effects=frozenset({Effect.LOCAL}),
+        critical=critical,
+        requested_by=asked,
+        undo=True,
+        private=True,
     )
 
 

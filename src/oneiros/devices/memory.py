@@ -68,6 +68,7 @@ def _remember(disks: Callable[[str], Disk]) -> Tool:
         effects=frozenset({Effect.LOCAL}),
         requested_by=("remember", "keep in mind", "note", "do not forget", "don't forget"),
         undo=True,
+        private=True,  # its file's name tells what was known before
     )
 
     @device(contract=contract, reconcile=happened)
@@ -107,6 +108,7 @@ def _forget(disks: Callable[[str], Disk]) -> Tool:
             critical=("path",),
             requested_by=("forget", "do not remember", "delete", "remove"),
             undo=True,
+            private=True,  # whether there is such a fact
         ),
         reconcile=happened,
     )

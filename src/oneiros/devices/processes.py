@@ -13,6 +13,7 @@ from oneiros.errors import ProcessError
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.events import Budget
 from oneiros.kernel.label import Label
+from oneiros.kernel.quarantine import PROGRAM as INSPECTION
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import CallContext, Tool, ToolError, ToolResult, Wake
 
@@ -90,7 +91,8 @@ def processes(kernel: ProcessPort, now: Callable[[], float] = time.time) -> list
         """Send a message to another process of the same owner."""
         state = _reachable(kernel, context, pid)
         if state.end is not None:
-            raise ToolError(f"send: process {pid} has ended ({state.end.status}).")
+            # Not how: that is said to who waits for it, with the label of what it has read.
+            raise ToolError(f"send: process {pid} has ended.")
         try:
             await kernel.send(pid, text, sender=f"process:{context.pid}", label=context.label)
         except ProcessError as error:
@@ -120,6 +122,8 @@ def _reachable(kernel: ProcessPort, context: CallContext, pid: int) -> ProcessSt
         state = kernel.state(pid)
     except ProcessError as error:
         raise ToolError(str(error)) from error
-    if state.owner != context.owner:  # as if there were none: others' processes are not told of
+    # As if there were none: others' processes are not told of, and of one that inspects something
+    # nothing is known but its answer, not even how it ended.
+    if state.owner != context.owner or state.program == INSPECTION:
         raise ToolError(f"There is no process {pid}.")
     return state
