@@ -57,7 +57,7 @@ class ToolServer:
         async def call(name: str, arguments: object) -> tuple[bool, str]:
             tool = toolbox.get(name)
             given = toolbox.arguments(tool, json.dumps(arguments))
-            context = CallContext(1, f"peer.{next(numbers)}", system.owner, "peer", PUBLIC)
+            context = CallContext(1, f"peer.{next(numbers)}", system.owner, "assistant", PUBLIC)
             result = await run(tool, given, context, tool.contract.deadline)
             if not isinstance(result, ToolResult):
                 return False, "Nothing to wait for."
