@@ -97,7 +97,7 @@ def test_odd_values_are_asked_about_and_break_nothing(value: object) -> None:
 
 def test_deep_arguments_break_nothing() -> None:
     deep: object = "Hi"
-    for _ in range(20_000):
+    for _ in range(3_000):
         deep = [deep]
     asked = context("Send an email to bob@x.org", CLEAN)
     decision = decide(call("mail", MAIL, to="bob@x.org", text=deep), asked)

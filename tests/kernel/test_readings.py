@@ -205,3 +205,7 @@ def test_what_computes_depends_on_nobody_else() -> None:
     assert not computes(Contract(effects=frozenset({Effect.LOCAL})))
     assert not computes(Contract(origins=("web:x.org",)))
     assert not computes(Contract(private=True))
+
+
+def test_numbers_too_long_to_be_written_are_compared() -> None:
+    assert same(10**5000) == same(10**5000) != same(10**5000 + 1)

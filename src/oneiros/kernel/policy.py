@@ -160,8 +160,7 @@ def decide_all(calls: Sequence[ToolCall], context: PolicyContext) -> list[Decisi
             problems[number] = found
             continue
         decisions[number] = Allow(_released(call, context))
-        if call.contract.effects or call.contract.sinks:
-            made.append(call)
+        made.append(call)
     groups: dict[object, list[int]] = defaultdict(list)
     for number, found in problems.items():
         kinds = frozenset(
@@ -199,7 +198,7 @@ def _ask(
 
 
 def _meaning(together: Sequence[tuple[ToolCall, list[Problem]]]) -> str:
-    """What a person agrees to: equal for calls that do the same to the same.
+    """What a person agrees to: equal for calls, of one tool, that do the same to the same.
 
     Of a call without effects it is who would read what it says, so that one answer counts for all
     pages of a host, as long as nothing else is found against them.
@@ -212,11 +211,9 @@ def _meaning(together: Sequence[tuple[ToolCall, list[Problem]]]) -> str:
         }
         if call.contract.effects:
             hits |= {("", path, str(same(value))) for path, value in _critical(call)}
-        else:
-            hits |= {("", "", reader) for reader, _ in _readers(call)}
-        parts.add((call.tool, *sorted(call.contract.effects), *sorted(hits)))
-    tools = "+".join(sorted({call.tool for call, _ in together}))
-    return f"{tools}:{sha256(repr(sorted(map(repr, parts))).encode()).hexdigest()[:24]}"
+        parts.add((*sorted(call.contract.effects), *sorted(hits)))
+    digest = sha256(repr(sorted(map(repr, parts))).encode()).hexdigest()
+    return f"{together[0][0].tool}:{digest[:24]}"
 
 
 def _problems(
@@ -330,7 +327,11 @@ def _apart(
             sentence.asks(call.contract.requested_by)
             and all(map(sentence.has, values))
             and not sentence.rivals(values)
-            and all(any(map(sentence.names, names)) for names in records if names)
+            and all(
+                any(made or sentence.names(name) for name, made in names.items())
+                for names in records
+                if names
+            )
         ):
             return []
     return [Problem("apart")]
@@ -566,15 +567,18 @@ class _Anchors:
             for number in _NUMBER.findall(str(value))
         )
 
-    def named(self, call: ToolCall, path: str, value: Scalar) -> frozenset[str]:
+    def named(self, call: ToolCall, path: str, value: Scalar) -> dict[str, bool]:
         """Names of the records that give an argument this value, and no other in its place.
 
-        The user named the records, and the contract says that the argument takes that field.
+        The user named the records, and the contract says that the argument takes that field. With
+        each, whether it is the one record of its kind that the process itself has made: "the
+        document", without its name, means that.
         """
         wanted = same(value)
         fields = {field for argument, field in call.contract.takes if argument == path}
-        found: dict[tuple[object, ...], set[frozenset[Compared]]] = defaultdict(set)
-        holds: dict[tuple[object, ...], set[str]] = defaultdict(set)
+        found: dict[tuple[tuple[str, ...], str], set[frozenset[Compared]]] = defaultdict(set)
+        holds: dict[tuple[tuple[str, ...], str], set[str]] = defaultdict(set)
+        made: dict[str, set[tuple[str, ...]]] = defaultdict(set)
         for reading in self._context.readings() if fields else ():
             records = _named(self._request, reading)
             aimed = bool(records) and (reading.clean or self._chosen_by_user(reading))
@@ -584,11 +588,16 @@ class _Anchors:
                     place = title_key(name), kind
                     if kind in fields:
                         found[place].add(here)
+                        if reading.contract.effects:
+                            made[kind].add(title_key(name))
                         if aimed and wanted in here:
                             holds[place].add(name)
-        return frozenset(
-            name for place, names in holds.items() if len(found[place]) == 1 for name in names
-        )
+        return {
+            name: made[kind] == {key}
+            for (key, kind), names in holds.items()
+            if len(found[key, kind]) == 1
+            for name in names
+        }
 
 
 @lru_cache(maxsize=1024)
