@@ -163,6 +163,18 @@ def test_changing_a_token_changes_no_logit_of_another_document_or_of_an_earlier_
         assert np.all(before[row, same] != after[row, same])
 
 
+def test_learning_in_bfloat16_never_looks_into_another_document() -> None:
+    network, tokens = random_network(tiny), random_tokens((2, 16))
+    changed = tokens.clone()
+    changed[:, 6] = (changed[:, 6] + 1) % VOCABULARY
+    with torch.autocast("cpu", torch.bfloat16):
+        before, after = (network(ids, DOCUMENTS).detach() for ids in (tokens, changed))
+    for row in range(2):
+        same = (DOCUMENTS[row] == DOCUMENTS[row, 6]) & (torch.arange(16) >= 6)
+        assert torch.equal(before[row, ~same], after[row, ~same])
+        assert not torch.equal(before[row, same], after[row, same])
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_attention_in_blocks_equals_attention_with_a_full_mask():
     random = torch.Generator().manual_seed(0)

@@ -35,8 +35,8 @@ Mask = Tensor | BlockMask | None
 (0 or -infinity, (B or 1, 1, T, T)), or None for every earlier one."""
 
 LONGEST_AT_ONCE = 512
-"""Positions up to which training on a CPU holds all scores of attention in memory: the backward
-pass of PyTorch's fused attention takes several times as long there as plain matrix products do."""
+"""Positions up to which training on a CPU in bfloat16 holds all scores of attention in memory: the
+backward pass of PyTorch's fused attention does not use the processor's instructions for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +135,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) -> the same shape, in the dtype of matrix products, which come next."""
         scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.epsilon)
-        dtype = x.dtype
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-        return (x.float() * scale * self.weight.float()).to(dtype)
+        return (x.float() * scale * self.weight.float()).to(_product_dtype(x))
 
 
 class Attention(nn.Module):
@@ -253,11 +250,10 @@ class Network(nn.Module):
         """What the head sees, (B, T, D). The logits of all positions at once may be too large."""
         turns = self._turns(_positions(tokens, documents))
         x = self.embedding(tokens)
-        mask: Mask = None
-        if torch.is_grad_enabled() and x.device.type == "cpu" and x.shape[1] <= LONGEST_AT_ONCE:
+        mask = None if documents is None else document_mask(documents)
+        learning = torch.is_grad_enabled() and _product_dtype(x) is torch.bfloat16
+        if learning and x.device.type == "cpu" and x.shape[1] <= LONGEST_AT_ONCE:
             mask = score_mask(x, documents)
-        elif documents is not None:
-            mask = document_mask(documents)
         for block in self.blocks:
             x = call(block, x, turns, mask)
         return call(self.norm, x)
@@ -347,11 +343,9 @@ def score_mask(x: Tensor, documents: Tensor | None) -> Tensor:
     """The same for the positions of `x` (B, T, D), to be added to scores; None: rows are one."""
     if documents is None:
         documents = torch.zeros(1, x.shape[1], dtype=torch.int64, device=x.device)
-    dtype = x.dtype
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
     seen = dense_mask(documents)
-    return torch.zeros(seen.shape, dtype=dtype, device=x.device).masked_fill_(~seen, -math.inf)
+    added = torch.zeros(seen.shape, dtype=_product_dtype(x), device=x.device)
+    return added.masked_fill_(~seen, -math.inf)
 
 
 def block_mask(documents: Tensor) -> BlockMask:
@@ -368,6 +362,12 @@ def block_mask(documents: Tensor) -> BlockMask:
 def _compiled_attention() -> Callable[..., Any]:
     # Not compiled, it would hold all scores in memory. In a compiled network this changes nothing.
     return torch.compile(flex_attention, dynamic=False)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """What matrix products with `x` are computed in."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def _positions(tokens: Tensor, documents: Tensor | None) -> Tensor:
