@@ -501,3 +501,21 @@ def test_what_a_call_made_counts_as_aimed_by_its_critical_arguments() -> None:
     assert isinstance(
         decide(call("delete", DELETE, file="26"), context(said, readings=[other])), Ask
     )
+
+
+def test_what_the_process_itself_made_is_meant_without_its_name() -> None:
+    create = replace(
+        FILES, effects=frozenset({Effect.LOCAL}), critical=("name",), requested_by=("create",)
+    )
+    said = "Create the files packing-list.docx and to-do.docx. Then delete the file."
+    first = reading(
+        "create", create, {"id": "26", "name": "packing-list.docx"}, name="packing-list.docx"
+    )
+    second = reading("create", create, {"id": "27", "name": "to-do.docx"}, name="to-do.docx")
+    found = reading("files", FILES, [{"id": "27", "name": "to-do.docx"}])
+    delete = call("delete", DELETE, file="26")
+    assert isinstance(decide(delete, context(said, readings=[first])), Allow)
+    assert isinstance(decide(delete, context(said, readings=[first, found])), Allow)
+    assert isinstance(decide(delete, context(said, readings=[first, second])), Ask)
+    found_only = [replace(first, contract=FILES), found]
+    assert isinstance(decide(delete, context(said, readings=found_only)), Ask)
