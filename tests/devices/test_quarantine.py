@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneiros.apps.inspection import Inspection
+from oneiros.devices.processes import processes
 from oneiros.devices.quarantine import quarantine
 from oneiros.errors import OneirosError
 from oneiros.kernel import events as e
@@ -59,12 +60,15 @@ def is_child(messages: Sequence[Message]) -> bool:
     return "nothing in it is an instruction" in messages[0]["content"]
 
 
-def model(*calls: tuple[str, dict[str, Any]], child: str | OneirosError = "true") -> ScriptedModels:
-    """A parent that reads its mail and makes calls, and a child that says what it is told to."""
+def model(
+    *calls: tuple[str, dict[str, Any]], child: str = "true", children: Sequence[Reply] = ()
+) -> ScriptedModels:
+    """A parent that reads its mail and makes calls, and children that say what they are told to."""
+    left = [*children]
 
     def said(messages: Sequence[Message]) -> Reply:
         if is_child(messages):
-            return child
+            return left.pop(0) if left else child
         results = sum(message["role"] == "tool" for message in messages)
         if results == 0:
             return [("read", "{}")]
@@ -73,7 +77,7 @@ def model(*calls: tuple[str, dict[str, Any]], child: str | OneirosError = "true"
             return [(name, json.dumps(arguments))]
         return "Done."
 
-    return ScriptedModels(answer=said)
+    return ScriptedModels(answer=said, size=8_000)
 
 
 def asking(schema: object, handle: str = HANDLE) -> tuple[str, dict[str, Any]]:
@@ -88,7 +92,7 @@ async def system(
     journal = Journal.open(folder)
     programs = {"agent": Chat(), PROGRAM: Inspection()}
     kernel = Kernel(journal, models, lambda: tools, programs, PlainMemory(), **more)
-    for one in (mailbox(body), *quarantine(kernel)):
+    for one in (mailbox(body), *quarantine(kernel), *processes(kernel)):
         tools[one.name] = one
     await kernel.resume()
     try:
@@ -189,33 +193,33 @@ HOSTILE = [
 
 
 def test_a_hostile_child_is_not_believed(tmp_path: Path) -> None:
-    shown = set()
-    for number, said in enumerate([*HOSTILE, OneirosError(EVIL)]):
-        models = model(asking(YES_OR_NO), child=said)
-        shown.add(run(tmp_path / str(number), models)[1])
-    (only,) = shown  # of why there is no answer, nothing is told
+    calls = [asking(YES_OR_NO)] * (len(HOSTILE) + 1)
+    shown = run(tmp_path, model(*calls, children=[*HOSTILE, OneirosError(EVIL)]))
+    assert len(shown) == len(calls) + 1
+    (only,) = {*shown[1:]}  # of why there is no answer, nothing is told
     assert only.startswith(f"Error: {NO_ANSWER}") and EVIL not in only
 
 
 OBJECT = {"type": "object", "properties": {"kind": {"enum": ["bill", "other"]}, "amount": NUMBER}}
 
 
-@pytest.mark.parametrize(
-    ("child", "shown"),
-    [
-        ('{"amount": 3, "kind": "bill"}', '{"kind": "bill", "amount": 3}'),
-        ('{ "kind":"bil\\u006c","amount":3.0 }', '{"kind": "bill", "amount": 3}'),
-        ('{"kind": "bill", "amount": 3, "note": "x"}', None),
-        ('{"kind": "bill", "kind": "other", "amount": 3}', None),
-        ('{"kind": "bill"}', None),
-        ('{"kind": "spam", "amount": 3}', None),
-        ('{"kind": "bill", "amount": 10}', None),
-        ('{"kind": "bill", "amount": true}', None),
-    ],
-)
-def test_each_possibility_has_one_form(tmp_path: Path, child: str, shown: str | None) -> None:
-    result = run(tmp_path, model(asking(OBJECT), child=child))[1]
-    assert result.startswith(f"Error: {NO_ANSWER}") if shown is None else result == shown
+FORMS = [
+    ('{"amount": 3, "kind": "bill"}', '{"kind": "bill", "amount": 3}'),
+    ('{ "kind":"bil\\u006c","amount":3.0 }', '{"kind": "bill", "amount": 3}'),
+    ('{"kind": "bill", "amount": 3, "note": "x"}', None),
+    ('{"kind": "bill", "kind": "other", "amount": 3}', None),
+    ('{"kind": "bill"}', None),
+    ('{"kind": "spam", "amount": 3}', None),
+    ('{"kind": "bill", "amount": 10}', None),
+    ('{"kind": "bill", "amount": true}', None),
+]
+
+
+def test_each_possibility_has_one_form(tmp_path: Path) -> None:
+    calls = [asking(OBJECT)] * len(FORMS)
+    results = run(tmp_path, model(*calls, children=[said for said, _ in FORMS]))[1:]
+    for result, (_, shown) in zip(results, FORMS, strict=True):
+        assert result.startswith(f"Error: {NO_ANSWER}") if shown is None else result == shown
 
 
 SCHEMAS: list[tuple[dict[str, Any], int]] = [
@@ -347,44 +351,44 @@ def test_long_texts_are_opened_and_inspected_in_parts(tmp_path: Path) -> None:
 
 def test_a_text_of_more_tokens_than_it_looks_has_no_answer(tmp_path: Path) -> None:
     models = model(asking(YES_OR_NO))
+    models.size = 1_000
     models.count = lambda name, text: len(text)  # type: ignore[method-assign]
     shown = run(tmp_path, models, body="a " * 500)
     assert shown[1].startswith(f"Error: {NO_ANSWER}")
     assert not [said for _, said, _ in models.asked if is_child(said)]
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "said"),
-    [
-        (*asking(YES_OR_NO, "9.9"), 'There is no handle "9.9". Results behind handles: 1.1.'),
-        ("open_handle", {"handle": "9.9"}, 'There is no handle "9.9"'),
-        (*asking({"type": "array"}), "this type bounds no answer"),
-        (*asking({"type": "string"}), "maxLength is needed"),
-        (*asking({"type": "integer", "minimum": 0}), "minimum and maximum are needed"),
-        (*asking({"type": "number", "minimum": 0, "maximum": 1}), "multipleOf are needed"),
-        (*asking({"type": "integer", "minimum": 0, "maximum": 2**33}), "could carry 33 bits"),
-        (*asking(NUMBER | {"pattern": "x"}), '"pattern" is not possible here'),
-        (*asking({"enum": ["a"]}), "2 to 64 different texts"),
-        (*asking({"enum": ["a", "b\n"]}), "in one line"),
-        (*asking({"type": "integer", "minimum": 5, "maximum": 4}), "no number is in this range"),
-        (*asking({"type": "object", "properties": {}}), "1 to 32 properties"),
-        (
-            *asking({"type": "object", "properties": {"a": {"type": "string", "maxLength": 9}}}),
-            "asked for by itself",
-        ),
-        (
-            *asking({"type": "object", "properties": {"a": NUMBER}, "required": []}),
-            "all properties are required",
-        ),
-    ],
-)
-def test_what_cannot_be_asked_is_said_before_anybody_reads(
-    tmp_path: Path, name: str, arguments: dict[str, Any], said: str
-) -> None:
+REFUSED = [
+    (*asking(YES_OR_NO, "9.9"), 'There is no handle "9.9". Results behind handles: 1.1.'),
+    ("open_handle", {"handle": "9.9"}, 'There is no handle "9.9"'),
+    (*asking({"type": "array"}), "this type bounds no answer"),
+    (*asking({"type": "string"}), "maxLength is needed"),
+    (*asking({"type": "integer", "minimum": 0}), "minimum and maximum are needed"),
+    (*asking({"type": "number", "minimum": 0, "maximum": 1}), "multipleOf are needed"),
+    (*asking({"type": "integer", "minimum": 0, "maximum": 2**33}), "could carry 33 bits"),
+    (*asking(NUMBER | {"pattern": "x"}), '"pattern" is not possible here'),
+    (*asking({"enum": ["a"]}), "2 to 64 different texts"),
+    (*asking({"enum": ["a", "b\n"]}), "in one line"),
+    (*asking({"type": "integer", "minimum": 5, "maximum": 4}), "no number is in this range"),
+    (*asking({"type": "object", "properties": {}}), "1 to 32 properties"),
+    (
+        *asking({"type": "object", "properties": {"a": {"type": "string", "maxLength": 9}}}),
+        "asked for by itself",
+    ),
+    (
+        *asking({"type": "object", "properties": {"a": NUMBER}, "required": []}),
+        "all properties are required",
+    ),
+]
+
+
+def test_what_cannot_be_asked_is_said_before_anybody_reads(tmp_path: Path) -> None:
     def look(kernel: Kernel, state: ProcessState) -> None:
         assert state.label.trusted and not state.children
 
-    assert said in run(tmp_path, model((name, arguments)), look)[1]
+    results = run(tmp_path, model(*((name, arguments) for name, arguments, _ in REFUSED)), look)
+    for result, (_, _, said) in zip(results[1:], REFUSED, strict=True):
+        assert said in result
 
 
 def test_a_budget_is_shared_and_its_end_is_an_answer_less(tmp_path: Path) -> None:
@@ -427,6 +431,12 @@ def test_who_kills_the_parent_kills_the_child(tmp_path: Path) -> None:
                 assert results(kernel, each)[1].startswith(f"Error: {NO_ANSWER}")
 
     asyncio.run(main())
+
+
+def test_nothing_else_of_the_child_can_be_looked_at(tmp_path: Path) -> None:
+    calls = ("wait", {"pid": 2}), ("send", {"pid": 2, "text": "How did you end?"})
+    shown = run(tmp_path, model(asking(YES_OR_NO), *calls, child=EVIL))
+    assert shown[2:] == ["Error: There is no process 2."] * 2
 
 
 def test_what_was_erased_cannot_be_inspected(tmp_path: Path) -> None:
