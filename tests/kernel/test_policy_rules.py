@@ -28,11 +28,9 @@ from tests.kernel.test_policy import (
 )
 
 ACCOUNT = "GB29NWBK60161331926819"
-SEARCH = Contract(sinks=("public",), requested_by=("search",))
 EVENT = Contract(
     effects=frozenset({Effect.LOCAL}), critical=("title", "start", "end"), requested_by=("create",)
 )
-MAILS = reading("inbox", INBOX, [{"text": "code 463820"}])
 
 
 def test_what_reads_nothing_and_tells_nobody_needs_no_texts() -> None:
@@ -192,29 +190,6 @@ def test_a_value_that_nobody_wrote_is_the_only_thing_said_of_it() -> None:
     assert isinstance(found, Ask) and found.question.count("  - ") == 1
 
 
-def test_public_readers_are_named_by_asking_for_the_tool() -> None:
-    search = call("search", SEARCH, query="big dogs")
-    assert isinstance(decide(search, context("Search for it")), Allow)
-    asked = decide(search, context("Hello"))
-    assert isinstance(asked, Ask) and "'public'" in asked.question
-    assert isinstance(decide(search, context("Search for it", readings=[MAILS])), Ask)
-    owned = replace(context("Hello"), app_grants=frozenset({"public"}))
-    assert isinstance(decide(search, owned), Allow)
-    model = replace(SEARCH, sinks=("model:far",))
-    assert isinstance(decide(call("ask", model, query="big dogs"), context("Hello")), Allow)
-    private = context("Hello", readings=[MAILS])
-    found = decide(call("ask", model, query="big dogs"), private)
-    assert isinstance(found, Ask) and "You did not name" not in found.question
-
-
-def test_the_owner_is_no_stranger() -> None:
-    note = call("mail", MAIL, to="me", text="463820")
-    asked = replace(context("Hello", readings=[MAILS]), app_grants=frozenset({"mail"}))
-    noted = replace(note, contract=replace(MAIL, critical=()))
-    assert decide(noted, asked) == Allow()
-    assert isinstance(decide(replace(noted, arguments={"to": "you", "text": "4a"}), asked), Ask)
-
-
 @pytest.mark.parametrize("url", ["http://www.shop.com/a", "https://www.shop.com/a", "www.shop.com"])
 def test_schemes_of_the_web_lead_to_the_host(url: str) -> None:
     assert isinstance(decide(call("page", PAGE, url=url), context("Read www.shop.com")), Allow)
@@ -267,3 +242,51 @@ def test_a_meaning_is_the_same_in_every_process() -> None:
 def test_tainted_is_not_clean() -> None:
     """What the rest of this file rests on."""
     assert CLEAN.trusted and not TAINTED.trusted
+
+
+def test_a_template_is_filled_by_a_clean_process_with_what_tools_vouch_for() -> None:
+    places = reading("places", Contract(trusted_fields=("name",)), [{"name": "Rome"}])
+    other = reading("places", Contract(trusted_fields=("name",)), [{"name": "Oslo"}])
+    said = "Delete 'Dinner at {place}'"
+    for file, label, expected in [
+        ("Dinner at Rome", CLEAN, "allow"),
+        ("Dinner at Oslo", CLEAN, "allow"),
+        ("Dinner at Evil", CLEAN, "ask"),
+        ("Dinner at Rome", TAINTED, "ask"),
+    ]:
+        asked = context(said, label, readings=[places, other])
+        assert kinds(decide(call("rm", DELETE, file=file), asked)) == expected, file
+
+
+def test_sums_rest_on_what_was_looked_up_before_them() -> None:
+    count = Contract(trusted_fields=("exact",))
+    found = reading("files", FILES, [{"id": "41", "name": "a"}], private=False)
+    made_up = reading("sum", count, {"exact": "5"}, expression="7 - 2")
+    pay = call("pay", PAY, to=ACCOUNT, amount=42)
+    for term, before, expected in [
+        ("41 + 1", [found], "allow"),
+        ("41 + 1", [], "ask"),
+        ("37 + 5", [found, made_up], "ask"),
+        ("41% + 1", [found], "ask"),
+        ({"41": "+ 1"}, [found], "allow"),
+        ({"39": "+ 1"}, [found], "ask"),
+    ]:
+        total = reading("sum", count, {"exact": "42"}, expression=term)
+        asked = context(f"Refund {ACCOUNT} the 1.00 on top.", CLEAN, [*before, total])
+        assert kinds(decide(pay, asked)) == expected, term
+
+
+def test_records_are_named_by_their_names_alone() -> None:
+    data = [{"id": "13", "name": "a.txt", "note": "budget"}, {"id": "14", "name": 7}]
+    files = replace(FILES, trusted_fields=("id", "name", "note", "size"))
+    known = context("Delete the budget file", readings=[reading("files", files, data, clean=False)])
+    assert isinstance(decide(call("rm", DELETE, file="13"), known), Ask)
+    other = replace(DELETE, critical=("file", "copy"), takes=(("copy", "file.id"),))
+    said = context("Delete a.txt", readings=[reading("files", files, data, clean=False)])
+    assert isinstance(decide(call("rm", other, copy="13"), said), Allow)
+    assert isinstance(decide(call("rm", other, file="13"), said), Ask)
+    size = replace(DELETE, takes=(("file", "file.id"), ("file", "file.size")))
+    same = [{"id": "13", "name": "a.txt", "size": 14}]
+    said = context("Delete a.txt", readings=[reading("files", files, same, clean=False)])
+    for file in ("13", "14"):
+        assert isinstance(decide(call("rm", size, file=file), said), Allow)
