@@ -35,7 +35,7 @@ def test_the_request_is_what_the_user_wrote_and_nothing_else(tmp_path: Path) -> 
             await until(kernel, lambda: idle(kernel, pid) and len(kernel.state(pid).pages) == 5)
             await until(kernel, lambda: kernel.state(child).end is not None)
             asked = [policy_context(kernel.state(each), texts(kernel)) for each in (pid, child)]
-            assert [context.request() for context in asked] == ["Hello\nand now?", ""]
+            assert [context.request() for context in asked] == ["Hello\n\nand now?", ""]
 
     asyncio.run(main())
 

@@ -113,7 +113,8 @@ def policy_context(state: ProcessState, texts: StateTexts) -> PolicyContext:
     def request() -> str:
         said = [page for page in (*state.evicted, *state.pages) if page.sender == "user"]
         said.sort(key=lambda page: page.id)
-        return "\n".join(texts.message(page)["content"] for page in said)
+        # A blank line between, so that no quotation spans two messages.
+        return "\n\n".join(texts.message(page)["content"] for page in said)
 
     @cache
     def readings() -> tuple[Reading, ...]:

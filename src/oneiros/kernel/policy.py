@@ -81,7 +81,7 @@ class PolicyContext:
     request: Callable[[], str]  # what the user wrote: all messages, read when they are asked for
     label: Label  # of the context that the call comes from
     readings: Callable[[], Sequence[Reading]] = tuple  # what earlier calls brought, in order
-    # Calls with effects or readers that were allowed since the user's last message.
+    # Calls with effects or readers that were allowed earlier.
     made: Callable[[], Sequence[ToolCall]] = tuple
     app_grants: frozenset[str] = frozenset()  # tools, and readers, that the app's owner allowed
     private: bool = False  # whether private data came into the context by another way than a call

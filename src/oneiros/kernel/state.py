@@ -393,8 +393,11 @@ def _with_reading(state: ProcessState, call: CallState, event: e.CallEnded) -> P
 
 
 def _spoken_to(state: ProcessState) -> ProcessState:
-    """The user said something: what was asked and done until then was for another request."""
-    return replace(state, asked=frozenset(), refused=frozenset(), made=(), endorsed=0.0)
+    """The user said something: what was asked until then was for another request.
+
+    What was done stays: a message that speaks of something else is no leave to do it again.
+    """
+    return replace(state, asked=frozenset(), refused=frozenset(), endorsed=0.0)
 
 
 def _step(state: ProcessState) -> ProcessState:

@@ -33,6 +33,7 @@ class Texts:
         self._tools: dict[str, tuple[Tool, ...]] = {}
         self._contracts: dict[str, dict[str, Contract]] = {}
         self._readings: OrderedDict[ReadingState, Reading] = OrderedDict()
+        self._made: dict[MadeCall, ToolCall] = {}
 
     def text(self, blob: str) -> str:
         """A text; of an erased one, a text that says so."""
@@ -70,6 +71,7 @@ class Texts:
         """Texts were erased: read them anew."""
         self._messages.clear()
         self._readings.clear()
+        self._made.clear()
 
     def tools(self, blob: str | None) -> tuple[Tool, ...]:
         """The tools of a ToolsOffered event."""
@@ -103,9 +105,14 @@ class Texts:
 
     def made(self, call: MadeCall) -> ToolCall:
         """A call that was made; of erased arguments, none."""
-        contract = self._contract(call.tools, call.tool)
-        arguments = _object(self.text(call.arguments))
-        return ToolCall(call.tool, arguments, contract, contract.capability or call.tool)
+        if call not in self._made:
+            contract = self._contract(call.tools, call.tool)
+            arguments = _object(self.text(call.arguments))
+            made = ToolCall(call.tool, arguments, contract, contract.capability or call.tool)
+            if len(self._made) >= _KEPT_READINGS:
+                self._made.clear()
+            self._made[call] = made
+        return self._made[call]
 
     def _read(self, reading: ReadingState) -> tuple[Arguments, object, bool]:
         """Arguments and data, and whether nothing of them was erased."""
