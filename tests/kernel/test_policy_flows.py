@@ -10,9 +10,11 @@ from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.policy import Allow, Ask, decide
 from tests.kernel.test_policy import (
     CLEAN,
+    DELETE,
     INBOX,
     MAIL,
     PAGE,
+    PAY,
     call,
     context,
     kinds,
@@ -100,6 +102,8 @@ def test_yes_and_no_are_said_too() -> None:
         ("eMail", "ask"),
         ("two lines", "allow"),
         ("two\n lines", "ask"),
+        ("two  lines", "allow"),
+        ("pLAN of Ann", "ask"),
         ("the plan o", "ask"),
         ("2024-05-19", "allow"),
         ("2024-05-20", "ask"),
@@ -107,7 +111,7 @@ def test_yes_and_no_are_said_too() -> None:
     ],
 )
 def test_the_users_words_are_spelt_as_theirs(text: str, expected: str) -> None:
-    said = "Email bob@x.org about the plan of Ann, two  lines for May 19th 2024"
+    said = "Email bob@x.org about the plan of Ann, two  lines for May 19th 2024. PS"
     asked = replace(context(said, CLEAN), private=True)
     assert kinds(decide(call("mail", MAIL, to="bob@x.org", text=text), asked)) == expected
 
@@ -171,3 +175,32 @@ def test_what_was_read_is_meant_if_asked_for_and_aimed_by_the_user(
     inbox = reading("inbox", INBOX, [{"text": "x"}], clean=clean, **arguments)
     asked = context(f"Email bob@x.org about {said}", readings=[inbox])
     assert kinds(decide(call("mail", MAIL, to="bob@x.org", text="a 1"), asked)) == expected
+
+
+def test_what_nobody_reads_may_say_anything() -> None:
+    asked = context("Delete old.txt", readings=[MAILS])
+    assert decide(call("rm", DELETE, file="old.txt", note="463820 www.evil.com"), asked) == Allow()
+
+
+def test_the_text_of_a_question_is_the_one_that_it_is_about() -> None:
+    asked = context("Pay bob@x.org 10 as in my inbox", readings=[MAILS])
+    pay = call("pay", PAY, to="bob@x.org", amount=10, day="2024-04-01", note="Kyoto")
+    found = decide(pay, asked)
+    assert isinstance(found, Ask) and "note is a text" in found.question
+    query = decide(call("search", SEARCH, query="a 463820"), context("Hello", readings=[MAILS]))
+    assert isinstance(query, Ask) and "is a text" not in query.question
+
+
+def test_addresses_in_texts_are_compared_whole() -> None:
+    asked = context("Email bob@x.org about www.fine.com/a")
+    for text, expected in [
+        ("See www.fine.com/a.", "allow"),
+        ("See (www.fine.com/a)!", "allow"),
+        ("See www.fine.com/a_", "ask"),
+        ("See www.fine.com/ab", "ask"),
+        ("Fine\u200b\nand warm", "ask"),
+    ]:
+        found = decide(call("mail", MAIL, to="bob@x.org", text=text), asked)
+        assert kinds(found) == expected, text
+    search = call("search", SEARCH, query="is www.dogs.com good")
+    assert isinstance(decide(search, context("Search for it")), Allow)

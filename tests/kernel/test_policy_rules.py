@@ -89,6 +89,7 @@ def test_a_tool_that_takes_nothing_has_nothing_to_aim() -> None:
         ("2024-05-19 at 10:00 and 11:00", "2024-05-19 10:00", "2024-05-19 11:00", False),
         ("www.x.org", "www.x.org", "http://www.x.org", True),
         ("www.x.org", "https://www.x.org", "http://www.x.org", True),
+        ("www.x.org", "www.x.org", "http://www.x.org/", True),
         ("#general", "#general", "general", True),
         ("general and random", "general", "random", False),
         ("'((' and '))'", "((", "))", False),
@@ -140,6 +141,7 @@ def test_a_sentence_or_a_line_belongs_together(said: str, expected: str) -> None
         ("2025-01-01 00:30", "2024-12-31 23:30", "ask"),
         ("2025-01-31 23:30", "2025-02-01 00:30", "allow"),
         ("2025-02-01 00:30", "2025-01-31 23:30", "ask"),
+        ("2025-01-02 00:00", "2025-01-01 00:01", "ask"),
         ("2025-01-01 00:01", "2025-01-01 00:00", "ask"),
         ("2025-01-01 00:00", "2025-01-01 00:01", "allow"),
         ("2025-01-01 00:01", "2025-01-01 00:01", "ask"),
@@ -153,6 +155,10 @@ def test_times_are_in_order(start: object, end: str, expected: str) -> None:
     said = f"Create an event 'Lunch' from {moments}"
     found = decide(call("create", EVENT, title="Lunch", start=start, end=end), context(said))
     assert kinds(found) == expected, said
+    turned = decide(call("create", EVENT, end=end, start=start, title="Lunch"), context(said))
+    assert kinds(turned) == expected
+    if isinstance(found, Ask):
+        assert "different sentences" in found.question
 
 
 def test_what_the_user_wrote_needs_no_record() -> None:
@@ -187,6 +193,10 @@ def test_the_same_call_twice_with_a_problem_is_one_question() -> None:
 
 def test_a_value_that_nobody_wrote_is_the_only_thing_said_of_it() -> None:
     found = decide(call("mail", MAIL, to="eve@x.org"), context("Send an email"))
+    assert isinstance(found, Ask) and found.question.count("  - ") == 1
+    found = decide(
+        call("pay", PAY, to="bob@x.org", amount=7), context("I met bob@x.org. Pay him well")
+    )
     assert isinstance(found, Ask) and found.question.count("  - ") == 1
 
 

@@ -4,15 +4,15 @@ EQUIVALENT = {
     "kernel.readings.fields_of: condition `not trusted` -> `False`": (
         "No path is under no names: the loop that is then run finds nothing, only later."
     ),
-    "kernel.readings.same: constant `''` -> `'_'`": "Decimal reads 1_000 as it reads 1000.",
+    "kernel.readings.same: constant `''` -> `'_'`": ("Decimal reads 1_000 as it reads 1000."),
     "kernel.policy.Problem: constant `''` -> `'_'`": (
         "Problems without an `about` show none, and all of one kind have the same."
     ),
     "kernel.policy.decide_all: removed `decision is not None` -> `nothing`": (
         "Every call has a decision by then; the condition is for the type checker."
     ),
-    "kernel.policy._meaning: constant `24` -> `25`": "Four bits more of a digest.",
-    "kernel.policy._meaning: constant `24` -> `23`": "Four bits less of a digest.",
+    "kernel.policy._meaning: constant `24` -> `25`": ("Four bits more of a digest."),
+    "kernel.policy._meaning: constant `24` -> `23`": ("Four bits less of a digest."),
     "kernel.policy._again: comparison `hits <= _hits(other)` -> `hits < _hits(other)`": (
         "Equal sets are found by the other comparison."
     ),
@@ -22,5 +22,54 @@ EQUIVALENT = {
     "kernel.policy._moment: dropped `year or 0` -> `year`": (
         "Times that a value spells out have a year; the rest is for the type checker."
     ),
-    "kernel.policy._moment: constant `0` -> `1`": "There is always a year, see above.",
+    "kernel.policy._moment: constant `0` -> `1`": ("There is always a year, see above."),
+    "kernel.policy.decide_all: constant `''` -> `'_'`": (
+        "A tag that only has to be the same for all but links."
+    ),
+    "kernel.policy._meaning: constant `''` -> `'_'`": (
+        "A tag that only has to be no kind of problem."
+    ),
+    "kernel.policy._meaning: constant `''` -> `'_'` #2": (
+        "A tag that only has to be no kind of problem."
+    ),
+    "kernel.policy._meaning: removed `''` -> `nothing`": (
+        "Pairs differ from triples as much as tagged triples do."
+    ),
+    (
+        "kernel.policy._meaning: dropped `sorted(call.contract.effects)` -> `call.contract.effects`"
+    ): ("Noticed across processes alone: test_a_meaning_is_the_same_in_every_process."),
+    "kernel.policy._spelt: constant `'$€£¥%# '` -> `'$€£¥%# _'`": (
+        "Underscores are left out below, and no number has one."
+    ),
+    "kernel.policy._spelt: constant `''` -> `'_'`": (
+        "Texts with the same letters and digits have them with marks between, too."
+    ),
+    (
+        "kernel.policy._leaks: dropped `isinstance(value, bool) or not (value == '' or _is_"
+        "users(value, reques…` -> `not (value == '' or _is_users(value, request, said))`"
+    ): ("Yes and no never stand in a text, so that they are not the user's anyway."),
+    (
+        "kernel.policy._leaks: dropped `reader in context.app_grants or (at is None and rea"
+        "der != _PUBLIC) or …` -> `reader in context.app_grants or _is_named(reader, at, ca"
+        "ll, request, a…`"
+    ): ("Whether a reader is named says the same of those that no argument names."),
+    (
+        "kernel.policy._is_named: dropped `reader != _PUBLIC or request.asks(call.contract."
+        "requested_by)` -> `request.asks(call.contract.requested_by)`"
+    ): ("Whoever asks has dealt with readers that are not the public."),
+    (
+        "kernel.policy._is_visible: dropped `not isinstance(text, str) or all(map(str.ispri"
+        "ntable, re.split('[\\\\n\\\\…` -> `all(map(str.isprintable, re.split('[\\\\n\\\\r\\\\t]', te"
+        "xt)))`"
+    ): ("It is only asked of texts; the condition is for the type checker."),
+    "kernel.policy._is_users: dropped `value[0].swapcase() + value[1:]` -> `value[1:]`": (
+        "The value stands there but for its first letter, which then can only differ in case."
+    ),
+    (
+        "kernel.policy._released: dropped `readers and _has_private(context)` -> `_has_priv"
+        "ate(context)`"
+    ): ("No readers are returned either way where there are none."),
+    "kernel.policy._Anchors.hold: constant `''` -> `'_'`": (
+        "No contract takes anything for an argument of either name."
+    ),
 }

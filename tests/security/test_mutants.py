@@ -14,7 +14,7 @@ from tests.security.mutants import TESTS, source_of
 from tests.security.mutations import mutants_of, mutated
 
 # Mutants of each module that the long tests try; ONEIROS_MUTANTS and ONEIROS_SEED say otherwise.
-SAMPLES = {"kernel.policy": 10, "kernel.label": 4, "kernel.readings": 4}
+SAMPLES = {"kernel.policy": 6, "kernel.label": 2, "kernel.readings": 2}
 
 
 @pytest.mark.long
@@ -42,5 +42,5 @@ def test_mutants_are_modules_of_their_own(module: str) -> None:
     source = source_of(module)
     mutants = mutants_of(source, module)
     assert len({mutant.name for mutant in mutants}) == len(mutants) > 50
-    for mutant in mutants[::10]:
+    for mutant in mutants[::40]:
         compile(mutated(source, mutant), module, "exec")
