@@ -13,10 +13,10 @@ EQUIVALENT = {
     ),
     "kernel.policy._meaning: constant `24` -> `25`": ("Four bits more of a digest."),
     "kernel.policy._meaning: constant `24` -> `23`": ("Four bits less of a digest."),
-    "kernel.policy._again: comparison `hits <= _hits(other)` -> `hits < _hits(other)`": (
+    ("kernel.policy._again: comparison `hits <= _hits(other)` -> `hits < _hits(other)`"): (
         "Equal sets are found by the other comparison."
     ),
-    "kernel.policy._again: comparison `_hits(other) <= hits` -> `_hits(other) < hits`": (
+    ("kernel.policy._again: comparison `_hits(other) <= hits` -> `_hits(other) < hits`"): (
         "Equal sets are found by the other comparison."
     ),
     "kernel.policy._moment: dropped `year or 0` -> `year`": (
@@ -45,31 +45,45 @@ EQUIVALENT = {
         "Texts with the same letters and digits have them with marks between, too."
     ),
     (
-        "kernel.policy._leaks: dropped `isinstance(value, bool) or not (value == '' or _is_"
-        "users(value, reques…` -> `not (value == '' or _is_users(value, request, said))`"
+        "kernel.policy._leaks: dropped `isinstance(value, bool) or not (value ="
+        "= '' or _is_users(value, reques…` -> `not (value == '' or _is_users(va"
+        "lue, request, said))`"
     ): ("Yes and no never stand in a text, so that they are not the user's anyway."),
     (
-        "kernel.policy._leaks: dropped `reader in context.app_grants or (at is None and rea"
-        "der != _PUBLIC) or …` -> `reader in context.app_grants or _is_named(reader, at, ca"
-        "ll, request, a…`"
+        "kernel.policy._leaks: dropped `reader in context.app_grants or (at is "
+        "None and reader != _PUBLIC) or …` -> `reader in context.app_grants or "
+        "_is_named(reader, at, call, request, a…`"
     ): ("Whether a reader is named says the same of those that no argument names."),
     (
-        "kernel.policy._is_named: dropped `reader != _PUBLIC or request.asks(call.contract."
-        "requested_by)` -> `request.asks(call.contract.requested_by)`"
+        "kernel.policy._is_named: dropped `reader != _PUBLIC or request.asks(ca"
+        "ll.contract.requested_by)` -> `request.asks(call.contract.requested_by"
+        ")`"
     ): ("Whoever asks has dealt with readers that are not the public."),
     (
-        "kernel.policy._is_visible: dropped `not isinstance(text, str) or all(map(str.ispri"
-        "ntable, re.split('[\\\\n\\\\…` -> `all(map(str.isprintable, re.split('[\\\\n\\\\r\\\\t]', te"
-        "xt)))`"
+        "kernel.policy._is_visible: dropped `not isinstance(text, str) or all(m"
+        "ap(str.isprintable, re.split('[\\\\n\\\\…` -> `all(map(str.isprintable, re"
+        ".split('[\\\\n\\\\r\\\\t]', text)))`"
     ): ("It is only asked of texts; the condition is for the type checker."),
-    "kernel.policy._is_users: dropped `value[0].swapcase() + value[1:]` -> `value[1:]`": (
+    ("kernel.policy._is_users: dropped `value[0].swapcase() + value[1:]` -> `value[1:]`"): (
         "The value stands there but for its first letter, which then can only differ in case."
     ),
     (
-        "kernel.policy._released: dropped `readers and _has_private(context)` -> `_has_priv"
-        "ate(context)`"
+        "kernel.policy._released: dropped `readers and _has_private(context)` -"
+        "> `_has_private(context)`"
     ): ("No readers are returned either way where there are none."),
     "kernel.policy._Anchors.hold: constant `''` -> `'_'`": (
         "No contract takes anything for an argument of either name."
     ),
+    (
+        "kernel.policy._Anchors.named: branch `self._context.readings() if fiel"
+        "ds else ()` -> `self._context.readings()`"
+    ): ("Where no field is taken, none is found in any record: it only takes longer."),
+    (
+        "kernel.policy._Anchors.named: dropped `bool(records) and (reading.clea"
+        "n or self._chosen_by_user(reading))` -> `reading.clean or self._chosen"
+        "_by_user(reading)`"
+    ): ("Without records the loop that asks does nothing."),
+    (
+        "kernel.policy._named: branch `fields_of(reading) if names else ()` -> `fields_of(reading)`"
+    ): ("No field is under no names."),
 }
