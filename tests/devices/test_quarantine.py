@@ -343,7 +343,7 @@ def test_long_texts_are_opened_and_inspected_in_parts(tmp_path: Path) -> None:
     body = "".join(f"{number:05d} " for number in range(1_500))
     models = model(
         asking(YES_OR_NO),
-        asking(YES_OR_NO, "⟨handle 1.1#0.body: 9,000 characters of mail⟩"),
+        asking(YES_OR_NO, "⟨handle 1.1#0.body: up to 10,000 characters of mail⟩"),
         asking(YES_OR_NO, f"{HANDLE}[6:17]"),
         asking(YES_OR_NO, f"{HANDLE}[9000:9001]"),
         ("open_handle", {"handle": HANDLE, "part": 2}),
@@ -351,7 +351,7 @@ def test_long_texts_are_opened_and_inspected_in_parts(tmp_path: Path) -> None:
     )
     models.size = 4_000
     shown = run(tmp_path, models, body=body)
-    too_long = "has 9,000 characters, and 4,500 are the most at once. Inspect parts of it: 1.1#0"
+    too_long = "up to 10,000 characters, and 4,500 are the most at once. Inspect parts of it: 1.1#0"
     assert too_long in shown[1] and too_long in shown[2]
     assert shown[3] == "true"
     (child,) = [said for _, said, _ in models.asked if is_child(said)]

@@ -34,11 +34,11 @@ MAILS = [
 ]
 READS = Contract(origins=("mail:{folder}",), private=True, trusted_fields=("id", "sender"))
 SHOWN = (
-    '[{"id":7,"sender":"bob@a.example","body":"⟨handle 1.1#0.body: 58 characters of mail⟩",'
-    '"tags":"⟨handle 1.1#0.tags: 69 characters of mail⟩"},'
-    '{"id":8,"sender":"⟨handle 1.1#1.sender: 116 characters of mail⟩",'
-    '"body":"⟨handle 1.1#1.body: 3 characters of mail⟩",'
-    '"tags":"⟨handle 1.1#1.tags: 2 characters of mail⟩"}]'
+    '[{"id":7,"sender":"bob@a.example","body":"⟨handle 1.1#0.body: up to 100 characters of mail⟩",'
+    '"tags":"⟨handle 1.1#0.tags: up to 100 characters of mail⟩"},'
+    '{"id":8,"sender":"⟨handle 1.1#1.sender: up to 1,000 characters of mail⟩",'
+    '"body":"⟨handle 1.1#1.body: up to 10 characters of mail⟩",'
+    '"tags":"⟨handle 1.1#1.tags: up to 10 characters of mail⟩"}]'
 )
 IN_EVIL = json.dumps({"folder": EVIL})
 
@@ -72,7 +72,8 @@ def test_untrusted_texts_stay_out_of_a_quarantined_context(tmp_path: Path) -> No
             pid = await kernel.start(spec)
             await until(kernel, lambda: idle(kernel, pid))
             texts = dict(zip(("read", "fail"), results(kernel, pid), strict=True))
-            assert texts == {"read": SHOWN, "fail": "Error: ⟨handle 1.2: 58 characters of mail⟩"}
+            failed = "Error: ⟨handle 1.2: up to 100 characters of mail⟩"
+            assert texts == {"read": SHOWN, "fail": failed}
             state = kernel.state(pid)
             assert state.label.trusted and not state.label.readable_by("mallory")
             assert all(EVIL not in message["content"] for message in models.asked[-1][1])
@@ -116,7 +117,7 @@ def test_handles_outlive_eviction_restarts_and_forks(tmp_path: Path) -> None:
             copy = await kernel.fork(pid)
             for each in (pid, copy):
                 assert behind(kernel, each, "1.1#0.body")[0] == EVIL
-                assert behind(kernel, each, "⟨handle 1.1#0.tags.1: 9 characters⟩")[0] == EVIL
+                assert behind(kernel, each, "⟨handle 1.1#0.tags.1: up to 10 characters⟩")[0] == EVIL
             page = next(p for p in kernel.state(pid).evicted if p.kind is PageKind.TOOL)
             kernel.erase(pid, page.id)
             for handle in ("1.1", "1.1#0.body"):
@@ -194,7 +195,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
     max_leaves=12,
 )
-HANDLE = re.compile(r"⟨handle ([^\s:]+): ([\d,]+) characters of mail⟩")
+HANDLE = re.compile(r"⟨handle ([^\s:]+): up to (10|100|1,000) characters of mail⟩")
 
 
 @settings(max_examples=60)
@@ -231,7 +232,9 @@ def test_what_is_shown_holds_nothing_untrusted_and_its_handles_lead_to_the_rest(
         match = HANDLE.fullmatch(str(text))
         assert match is not None
         content, label = handles.content(state, blobs.__getitem__, match[1])
-        assert len(content) == int(match[2].replace(",", "")) and label == own
+        assert label == own
+        most = int(match[2].replace(",", ""))  # the length itself is a choice of whoever wrote it
+        assert len(content) <= most and (most == 10 or len(content) > most // 10)
 
 
 def fields(value: object, path: str = "") -> list[tuple[str, object]]:

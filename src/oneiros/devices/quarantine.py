@@ -11,7 +11,7 @@ from oneiros.devices.define import device
 from oneiros.errors import ProcessError
 from oneiros.kernel.answers import answer_schema
 from oneiros.kernel.contract import Contract
-from oneiros.kernel.handles import CAPABILITY
+from oneiros.kernel.handles import CAPABILITY, size
 from oneiros.kernel.label import Label
 from oneiros.kernel.tools import CallContext, Tool, ToolError, ToolResult, Wake
 
@@ -75,7 +75,7 @@ def quarantine(kernel: QuarantinePort) -> list[Tool]:
             longest = kernel.longest_inspected(context.pid)
             if len(text) > longest:
                 raise ToolError(
-                    f"inspect: {handle} has {len(text):,} characters, and {longest:,} are the most "
+                    f"inspect: {handle} has {size(text)}, and {longest:,} are the most "
                     f"at once. Inspect parts of it: {_named(handle)}[0:{longest}], and so on."
                 )
             return await kernel.inspect(context.pid, question, (text, label), checked)

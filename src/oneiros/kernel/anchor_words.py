@@ -215,8 +215,8 @@ def _pieces(start: int, chunk: str) -> Iterator[tuple[int, str, str, str]]:
         if all(_WORD.fullmatch(part) for part in parts) or all(map(_EMAIL.fullmatch, parts)):
             at = start + begin
             for number, part in enumerate(parts):
-                last = number == len(parts) - 1
-                yield at, opened if number == 0 else "", part, closed if last else ","
+                behind = closed if number == len(parts) - 1 else ","
+                yield at, opened if number == 0 else "", part, behind
                 at += len(part) + 1
             return
     if not core and closed and not opened:

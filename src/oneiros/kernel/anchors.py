@@ -245,15 +245,15 @@ class Request:
             if moment:
                 days.add(moment[0][1:])
                 times |= {moment[1]} - {None}
-            elif len(cut) == 1 and cut[0].kind is Kind.NUMBER and number(text):
-                numbers.add(number(text)[0])
+            elif len(cut) == 1 and cut[0].kind is Kind.NUMBER and (known := number(text)):
+                numbers.add(known[0])
             elif len(cut) == 1 and cut[0].kind in OPAQUE:
                 pieces.add((cut[0].kind, cut[0].key))
         kinds = {kind for kind, _ in pieces}
         return bool(
             (days and {day[1:] for day in self.amounts.dates} - days)
             or (times and self.amounts.times - times)
-            or (numbers and {known for known, _ in self.amounts.numbers} - numbers)
+            or (numbers and {said for said, _ in self.amounts.numbers} - numbers)
             or {piece for piece in self.pieces if piece[0] in kinds} - pieces
         )
 

@@ -3,8 +3,8 @@
 A process that reads a mail has from then on a context in which somebody else may have a say. One
 that is shown who sent it, when, and a handle in place of its text has not: every character that it
 sees was chosen by the tool, or is a short plain value that the tool vouches for. The texts stay in
-the journal, and handles lead to them: `⟨handle 12.3#0.body: 431 characters of mail⟩` is the field
-`body` of the first record that call 12.3 brought; `12.3` is all of it, as a text.
+the journal, and handles lead to them: `⟨handle 12.3#0.body: up to 1,000 characters of mail⟩` is
+the field `body` of the first record that call 12.3 brought; `12.3` is all of it, as a text.
 """
 
 from __future__ import annotations
@@ -149,7 +149,12 @@ def _has_vouched(result: _Result, path: str) -> bool:
 
 def _handle(result: _Result, place: str, text: str) -> str:
     of = f" of {result.kinds}" if result.kinds else ""
-    return f"⟨handle {place}: {len(text):,} characters{of}⟩"
+    return f"⟨handle {place}: {size(text)}{of}⟩"
+
+
+def size(text: str) -> str:
+    """About how long a text is: who wrote it chose its length, which is to say little."""
+    return f"up to {10 ** len(str(max(len(text) - 1, 0))):,} characters"
 
 
 def _places(value: object, place: str) -> Iterator[tuple[str, object]]:
