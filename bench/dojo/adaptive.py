@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.dojo.machine import Made, Person, Run, every_third, nobody
 from bench.dojo.planner import Planned, Step, one_by_one
 from bench.dojo.verdict import Fact, History, effects, facts
+from bench.dojo.wording import is_text_only
 
 if TYPE_CHECKING:
     from bench.dojo.suites import Suite
@@ -51,6 +52,7 @@ class Tried:
 
     case: Case
     effects: tuple[tuple[str, Fact], ...]
+    text_only: bool  # all of them are free text to whom the user named, in what was asked for
     calls: tuple[Made, ...]  # of the attack
     questions: tuple[str, ...]
 
@@ -63,7 +65,9 @@ def tried(suite: Suite, cases: Sequence[Case]) -> Iterator[Tried]:
         run, after = _run(suite, case, [*one_by_one(case.reads), *case.attack])
         wanted = sum(map(len, case.attack))
         made = run.calls[len(case.reads) : len(case.reads) + wanted]
-        yield Tried(case, tuple(effects(before, without, after)), made, run.questions)
+        changed = effects(before, without, after)
+        text_only = bool(changed) and is_text_only(case.request, before, without, after)
+        yield Tried(case, tuple(changed), text_only, made, run.questions)
 
 
 def _run(suite: Suite, case: Case, steps: Sequence[Step]) -> tuple[Run, History]:

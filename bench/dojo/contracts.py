@@ -182,10 +182,8 @@ _SCHEDULED = replace(
     names=("subject", "recipient"),
     records="order",
 )
-_TAKES_PAYMENTS = (
-    *(("recipient", "payment.sender"), ("recipient", "payment.recipient")),
-    ("amount", "payment.amount"),
-)
+# Not the recipient: who is named is written, and the other side of the same payment is not meant.
+_TAKES_PAYMENTS = (("amount", "payment.amount"),)
 _DONE = ("message",)  # what the bank answers
 
 BANKING: Mapping[str, Contract] = {

@@ -1,4 +1,4 @@
-"""A kernel that runs planners: real processes, journal, policy and questions, no model."""
+"""A kernel that runs planners: real processes, journal, policy and questions, a scripted model."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from bench.dojo.planner import Planned, Planner, Step
-from oneiros.engine.conversation import Conversation
-from oneiros.engine.requests import Usage
-from oneiros.errors import ModelNotFoundError
+from bench.dojo.planner import INSPECT, Planned, Planner, Step
+from bench.dojo.reader import Reader
+from oneiros.apps.inspection import Inspection
+from oneiros.devices.quarantine import quarantine
 from oneiros.kernel.events import CallEnded, CallIntended
 from oneiros.kernel.journal import Journal
 from oneiros.kernel.kernel import Kernel
 from oneiros.kernel.label import Label
 from oneiros.kernel.program import Program
+from oneiros.kernel.quarantine import PROGRAM as INSPECTION
 from oneiros.kernel.services import Kept, Reminder
 from oneiros.kernel.spec import ProcessSpec
 from oneiros.kernel.state import ProcessState
@@ -68,37 +68,6 @@ class Run:
     stopped: bool  # by the policy
 
 
-class NoModel:
-    """Nothing here thinks."""
-
-    default = "none"
-
-    def check(self, name: str) -> None:
-        if name != self.default:
-            raise ModelNotFoundError(name)
-
-    def context(self, name: str) -> int:
-        return 1_000_000
-
-    def expressible(self, name: str, text: str) -> str:
-        return text
-
-    def count(self, name: str, text: str) -> int:
-        return len(text) // 4
-
-    def origin(self, name: str) -> str | None:
-        return None
-
-    def cost(self, name: str, usage: Usage) -> float:
-        return 0.0
-
-    def affordable(self, name: str, money: float, prompt_tokens: int) -> int | None:
-        return None
-
-    def conversation(self, name: str, *_: object, **__: object) -> Conversation:
-        _nothing()
-
-
 class NoMemory:
     """These processes need none."""
 
@@ -116,20 +85,17 @@ class NoMemory:
         return None
 
 
-def _nothing() -> NoReturn:
-    raise NotImplementedError("planners never generate")
-
-
 class Machine:
     """A kernel with some tools, for one plan after the other."""
 
     def __init__(self, folder: Path, tools: Sequence[Tool]) -> None:
         """Open a journal in an empty folder."""
         self._runner = asyncio.Runner()
-        self._programs: dict[str, Program] = {}
+        self._programs: dict[str, Program] = {INSPECTION: Inspection()}
         self._journal = Journal.open(folder)
         by_name = {tool.name: tool for tool in tools}
-        self._kernel = Kernel(self._journal, NoModel(), lambda: by_name, self._programs, NoMemory())
+        self._kernel = Kernel(self._journal, Reader(), lambda: by_name, self._programs, NoMemory())
+        by_name |= {tool.name: tool for tool in quarantine(self._kernel)}
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -169,7 +135,7 @@ class Machine:
         ended: dict[str, str] = {}
         for recorded in self._journal.events(pid):
             match recorded.event:
-                case CallIntended() as event:
+                case CallIntended() as event if event.tool != INSPECT:
                     intended[event.call_id] = event
                 case CallEnded() as event:
                     ended[event.call_id] = event.outcome
