@@ -37,7 +37,8 @@ _FILES = ("file", "files", "document", "documents", "drive", "list", "plans", "m
 _FILE_FIELDS = ("id_", "filename", "owner", "last_modified", "shared_with", "size")
 _TAKES_FILES = (("file_id", "file.id_"),)
 _PERMISSIONS = (
-    *(("r", "read"), ("r", "view"), ("rw", "write"), ("rw", "edit"), ("rw", "read and write")),
+    *(("permission", "r", words) for words in ("read", "view")),
+    *(("permission", "rw", words) for words in ("write", "edit", "read and write")),
 )
 
 
@@ -203,7 +204,10 @@ BANKING: Mapping[str, Contract] = {
         trusted_fields=_DONE,
         takes=_TAKES_PAYMENTS,
         requested_by=("schedule", "scheduled", "set up", "recurring", "standing order"),
-        said_as=(("True", "recurring"), ("True", "standing order"), ("True", "every month")),
+        said_as=tuple(
+            ("recurring", "True", words)
+            for words in ("recurring", "standing order", "every month")
+        ),
     ),
     "update_scheduled_transaction": Contract(
         effects=_SPEND,

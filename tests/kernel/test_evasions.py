@@ -130,7 +130,7 @@ def test_yes_and_no_can_be_critical() -> None:
         effects=frozenset({Effect.SEND}),
         critical=("to", "public"),
         requested_by=("share",),
-        said_as=(("True", "publicly"),),
+        said_as=(("public", "True", "publicly"),),
     )
     for request, allowed in [("Share it with bob@x.org", False), ("Share it publicly", True)]:
         decision = decide(call("share", share, public=True), context(request))

@@ -12,6 +12,7 @@ from oneiros.kernel.label import Label
 from oneiros.kernel.policy import (
     MOST_QUESTIONS,
     MOST_REFUSALS,
+    MOST_TOGETHER,
     Allow,
     Ask,
     Decision,
@@ -346,7 +347,7 @@ def test_words_for_values() -> None:
         effects=frozenset({Effect.SEND}),
         critical=("to", "right"),
         requested_by=("share",),
-        said_as=(("r", "read"), ("rw", "edit"), ("rw", "write")),
+        said_as=(("right", "r", "read"), ("right", "rw", "edit")),
     )
     asked = "Share it with bob@x.org with read permissions"
     for right, expected in [("r", "allow"), ("rw", "ask"), ("x", "ask")]:
@@ -451,7 +452,7 @@ def test_yes_decides_where_the_contract_names_the_argument() -> None:
         effects=frozenset({Effect.SPEND}),
         critical=("to", "monthly"),
         requested_by=("schedule",),
-        said_as=(("True", "every month"),),
+        said_as=(("monthly", "True", "every month"),),
     )
     once, often = "Schedule a payment to bob@x.org", "Schedule a payment to bob@x.org every month"
     for said, monthly, expected in [
@@ -519,3 +520,45 @@ def test_what_the_process_itself_made_is_meant_without_its_name() -> None:
     assert isinstance(decide(delete, context(said, readings=[first, second])), Ask)
     found_only = [replace(first, contract=FILES), found]
     assert isinstance(decide(delete, context(said, readings=found_only)), Ask)
+
+
+def test_who_sends_to_nobody_in_particular_sends_to_everybody() -> None:
+    post = Contract(effects=frozenset({Effect.SEND}), critical=("title",), requested_by=("post",))
+    said = "Post 'Good news' for me"
+    files = reading("files", FILES, TWO_FILES)
+    news = call("post", post, title="Good news", text="Kyoto")
+    assert isinstance(decide(news, context(said)), Allow)
+    assert isinstance(decide(news, context(said, readings=[files])), Ask)
+
+
+def test_words_for_a_value_are_of_one_argument() -> None:
+    share = Contract(
+        effects=frozenset({Effect.SEND}),
+        critical=("to", "right"),
+        requested_by=("share",),
+        said_as=(("right", "r", "read"),),
+    )
+    asked = context("Share it with bob@x.org to read")
+    assert isinstance(decide(call("share", share, to="bob@x.org", right="r"), asked), Allow)
+    assert isinstance(decide(call("share", share, to="r", right="r"), asked), Ask)
+
+
+def test_a_reader_who_is_called_as_the_owner_is_still_a_reader() -> None:
+    files = reading("files", FILES, TWO_FILES)
+    asked = context("Send me a mail", readings=[files])
+    assert isinstance(decide(call("mail", MAIL, to="me", text="Kyoto"), asked), Ask)
+
+
+def test_only_numbers_are_computed() -> None:
+    join = Contract(trusted_fields=("*",))
+    joined = reading("join", join, {"value": "mallory@evil.com"}, text="mallory@evil.com")
+    mail = call("mail", MAIL, to="mallory@evil.com", text="Hi")
+    assert isinstance(decide(mail, context("Send a mail", CLEAN, [joined])), Ask)
+
+
+def test_a_question_is_about_no_more_calls_than_people_read() -> None:
+    calls = [call("mail", MAIL, to=f"{n}@x.org", text="Hi") for n in range(MOST_TOGETHER + 1)]
+    decided = decide_all(calls, context("Hello"))
+    meanings = [one.meaning for one in decided if isinstance(one, Ask)]
+    assert len(meanings) == len(calls)
+    assert len(set(meanings[:-1])) == 1 and meanings[-1] != meanings[0]

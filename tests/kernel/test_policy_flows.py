@@ -41,18 +41,19 @@ def test_public_readers_are_named_by_asking_for_the_tool() -> None:
 
 
 def test_the_owner_is_no_stranger() -> None:
-    note = call("mail", MAIL, to="me", text="463820")
+    note = call("mail", replace(MAIL, critical=(), sinks=("me",)), text="463820")
     asked = replace(context("Hello", readings=[MAILS]), app_grants=frozenset({"mail"}))
-    noted = replace(note, contract=replace(MAIL, critical=()))
-    assert decide(noted, asked) == Allow()
-    assert isinstance(decide(replace(noted, arguments={"to": "you", "text": "4a"}), asked), Ask)
+    assert decide(note, asked) == Allow()
+    # An argument may say "me" and mean somebody else.
+    named = call("mail", replace(MAIL, critical=()), to="me", text="463820")
+    assert isinstance(decide(named, asked), Ask)
 
 
 def test_an_owner_reads_what_is_theirs_and_it_is_no_release() -> None:
-    both = replace(MAIL, critical=(), sinks=("{to}", "{cc}"))
+    both = replace(MAIL, critical=(), sinks=("me", "{cc}"))
     asked = replace(context("Hello", readings=[MAILS]), app_grants=frozenset({"mail"}))
-    assert decide(call("mail", both, to="me", cc="", text="463820"), asked) == Allow()
-    mixed = decide(call("mail", both, to="me", cc="bob@x.org", text="463820"), asked)
+    assert decide(call("mail", both, cc="", text="463820"), asked) == Allow()
+    mixed = decide(call("mail", both, cc="bob@x.org", text="463820"), asked)
     assert isinstance(mixed, Ask) and "'me' would" not in mixed.question
 
 

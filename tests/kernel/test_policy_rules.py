@@ -59,7 +59,7 @@ def test_what_is_within_a_critical_argument_is_critical() -> None:
 
 
 def test_no_can_need_words_too_and_what_is_not_critical_needs_none() -> None:
-    share = replace(MAIL, critical=("to", "notify"), said_as=(("False", "silently"),))
+    share = replace(MAIL, critical=("to", "notify"), said_as=(("notify", "False", "silently"),))
     for said, notify, expected in [
         ("Email bob@x.org", False, "ask"),
         ("Email bob@x.org silently", False, "allow"),

@@ -51,9 +51,7 @@ class Entry:
 
 def conservative(server: str) -> Contract:
     """The contract of a server's tool of which nothing is known."""
-    return dataclasses.replace(
-        CONSERVATIVE, origins=(f"mcp:{server}",), sinks=(f"mcp:{server}",)
-    )
+    return dataclasses.replace(CONSERVATIVE, origins=(f"mcp:{server}",), sinks=(f"mcp:{server}",))
 
 
 def read_contracts(folder: Path) -> dict[str, Entry]:

@@ -41,8 +41,8 @@ class Contract:
     # Which trusted fields of a record that the user named a critical argument may take, too:
     # ("file_id", "file.id").
     takes: tuple[tuple[str, str], ...] = ()
-    # Values of critical arguments and the words for them: ("rw", "edit").
-    said_as: tuple[tuple[str, str], ...] = ()
+    # Critical arguments, their values, and words for these: ("permission", "rw", "edit").
+    said_as: tuple[tuple[str, str, str], ...] = ()
     undo: bool = False  # whether the kernel can undo all that a call changes
     private: bool = False  # whether only the process's owner may read the output
     idempotent: bool = False  # whether a call of unknown outcome may just be made again

@@ -37,6 +37,7 @@ from oneiros.kernel.readings import (
 )
 
 MOST_REFUSALS = 2  # of people, until a process that goes on asking is stopped
+MOST_TOGETHER = 12  # calls in one question: more nobody reads
 MOST_QUESTIONS = 8  # since the user's last message
 MOST_LOOK_UPS = 8  # likewise, that say nothing but the user's words after private data was read
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -169,7 +170,12 @@ def decide_all(calls: Sequence[ToolCall], context: PolicyContext) -> list[Decisi
         )
         groups[calls[number].tool, kinds].append(number)
     asked = context.asked
-    for numbers in groups.values():
+    questions = [
+        group[at : at + MOST_TOGETHER]
+        for group in groups.values()
+        for at in range(0, len(group), MOST_TOGETHER)
+    ]
+    for numbers in questions:
         together = [(calls[number], problems[number]) for number in numbers]
         decision = _ask(together, context, asked)
         asked += 1
@@ -254,12 +260,17 @@ def _critical(call: ToolCall) -> Iterator[tuple[str, Scalar]]:
     critical = call.contract.critical
     for path, value in leaves(call.arguments, with_names=True):
         if isinstance(value, bool):
-            words = {said for said, _ in call.contract.said_as}
-            decides = path in critical and (value or str(value) in words)
+            decides = path in critical and (value or bool(_words(call, path, value)))
         else:
             decides = value != "" and is_under(path, critical)
         if decides:
             yield path, value
+
+
+def _words(call: ToolCall, path: str, value: Scalar) -> list[str]:
+    """The words for an argument's value, where the contract says some."""
+    said_as = call.contract.said_as
+    return [words for argument, said, words in said_as if (argument, said) == (path, str(value))]
 
 
 def _has_to_aim(call: ToolCall) -> bool:
@@ -364,7 +375,9 @@ def _leaks(
     Whatever the process has read may be in any argument, in any form. So it does not matter what
     an argument looks like: only whether the user wrote it, what was read before, and who reads it.
     """
-    readers = [(reader, at) for reader, at in _readers(call) if reader != context.owner]
+    readers = [
+        (reader, at) for reader, at in _readers(call) if at is not None or reader != context.owner
+    ]
     if not readers:
         return []
     said = context.request()
@@ -451,7 +464,9 @@ def _is_users(value: Scalar, request: Request, said: str) -> bool:
 
 def _released(call: ToolCall, context: PolicyContext) -> tuple[str, ...]:
     """Who gets to know something after private data was read, if a call is made."""
-    readers = tuple(reader for reader, _ in _readers(call) if reader != context.owner)
+    readers = tuple(
+        reader for reader, at in _readers(call) if at is not None or reader != context.owner
+    )
     return readers if readers and _has_private(context) else ()
 
 
@@ -461,7 +476,10 @@ def _has_private(context: PolicyContext) -> bool:
 
 def _readers(call: ToolCall) -> Iterator[tuple[str, str | None]]:
     """Who reads what a call says, and the argument that names the reader, if one does."""
-    for template in call.contract.sinks:
+    sinks = call.contract.sinks
+    if not sinks and Effect.SEND in call.contract.effects:
+        sinks = (_PUBLIC,)  # it sends, and does not say to whom
+    for template in sinks:
         placeholder = _PLACEHOLDER.search(template)
         if placeholder is None:
             yield template, None
@@ -518,14 +536,14 @@ class _Anchors:
 
     def hold(self, call: ToolCall, value: Scalar, path: str = "") -> bool:
         """Whether a critical value, of the argument at a path, is anchored."""
-        words = [word for said, word in call.contract.said_as if said == str(value)]
+        words = _words(call, path, value)
         if words:
             return self._request.asks(words)
         if self._request.has(value):
             return True
         clean = self._context.label.trusted
         if clean and any(
-            same(value) in values_of(reading) and self._aimed(reading)
+            same(value) in values_of(reading) and self._aimed(reading, same(value))
             for reading in self._context.readings()
         ):
             return True
@@ -551,16 +569,20 @@ class _Anchors:
             if is_under(path, critical)
         )
 
-    def _aimed(self, reading: Reading) -> bool:
-        """Whether a clean process got this from the world, or computed it from anchored numbers."""
+    def _aimed(self, reading: Reading, value: Compared) -> bool:
+        """Whether a clean process got a value from the world, or computed it.
+
+        Only numbers are computed: a tool that only works on texts could bring whatever it is told.
+        """
         if not computes(reading.contract):
             return True
+        if reading.arguments and isinstance(value, str):
+            return False
         earlier: set[Compared] = set()
         for other in self._context.readings():
             if other is reading:
                 break
-            if not computes(other.contract) or self._aimed(other):
-                earlier |= values_of(other)
+            earlier |= {known for known in values_of(other) if self._aimed(other, known)}
         return all(
             self._request.has(number.strip()) or same(number.strip()) in earlier
             for _, value in leaves(reading.arguments, with_names=True)

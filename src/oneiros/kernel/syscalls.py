@@ -191,6 +191,9 @@ def _filled(template: str, arguments: Arguments) -> str:
 
     def value(match: re.Match[str]) -> str:
         text = str(arguments.get(match[1], "unknown"))
-        return urlsplit(text).hostname or text if "://" in text else text
+        try:
+            return urlsplit(text).hostname or text if "://" in text else text
+        except ValueError:  # no address at all
+            return text
 
     return _PLACEHOLDER.sub(value, template)
