@@ -94,6 +94,17 @@ def contract(
             "--name", metavar="FIELD", help="A trusted one by which you name a record: a title."
         ),
     ] = None,
+    records: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="What a record is: file, payment.", show_default=False),
+    ] = None,
+    takes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARGUMENT=KIND.FIELD",
+            help="What an argument may take of a record that you name: file_id=file.id.",
+        ),
+    ] = None,
     requested_by: Annotated[
         list[str] | None,
         typer.Option(metavar="WORDS", help="Of yours that ask for it, such as 'pay'."),
@@ -152,6 +163,8 @@ def contract(
         "origins": origin or None,
         "trusted_fields": trusted or None,
         "names": names or None,
+        "records": records,
+        "takes": [_pair(text) for text in takes] if takes else None,
         "requested_by": requested_by or None,
         "private": private,
         "idempotent": idempotent,
@@ -179,6 +192,13 @@ def contract(
         write_contracts(folder, entries)
         known = _servers().known[name]
     _show(known, json)
+
+
+def _pair(text: str) -> list[str]:
+    argument, sign, field = text.partition("=")
+    if not (argument and sign and "." in field):
+        raise typer.BadParameter(f"--takes {text}: write ARGUMENT=KIND.FIELD.")
+    return [argument, field]
 
 
 def _show(known: ServerTool, json: bool) -> None:

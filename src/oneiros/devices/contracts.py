@@ -115,7 +115,8 @@ def contract_of(base: Contract, fields: Fields, arguments: Fields, place: str) -
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ContractError(f"{place}: {where}: {first['msg']}.") from error
-    spoken = {path.partition(".")[0] for path in contract.critical} - {"*"}
+    paths = [*contract.critical, *(one[0] for one in (*contract.takes, *contract.said_as))]
+    spoken = {path.partition(".")[0] for path in paths} - {"*"}
     for template in (*contract.sinks, *contract.origins):
         spoken |= set(_PLACEHOLDER.findall(template))
     if spoken - arguments.keys():
