@@ -68,7 +68,9 @@ def test_an_entry_changes_what_it_says_and_nothing_else() -> None:
         origins=st.lists(st.sampled_from(["mcp:it", "web:{to}", "user"])).map(tuple),
         trusted_fields=st.sampled_from([(), ("id", "title"), ("*",)]),
         requested_by=st.lists(st.sampled_from(["send", "mail it"])).map(tuple),
-        said_as=st.lists(st.tuples(st.just("to"), st.just("rw"), st.sampled_from(["edit", "write"]))).map(tuple),
+        said_as=st.lists(
+            st.tuples(st.just("to"), st.just("rw"), st.sampled_from(["edit", "write"]))
+        ).map(tuple),
         takes=st.lists(st.just(("to", "contact.email"))).map(tuple),
         private=st.booleans(),
         idempotent=st.booleans(),
