@@ -98,7 +98,8 @@ SEND_EMAIL = Contract(
         *(("recipients", "contact.email"), ("cc", "contact.email"), ("bcc", "contact.email")),
         ("attachments.file_id", "file.id_"),
     ),
-    requested_by=("send", "email", "mail", "write", "reply", "forward"),
+    # Not "email" by itself: who speaks of emails asks for none to be sent.
+    requested_by=("send", "write", "reply", "forward", "email to", "email him", "email her"),
     private=True,
 )
 CREATE_EVENT = _events(
@@ -205,8 +206,7 @@ BANKING: Mapping[str, Contract] = {
         takes=_TAKES_PAYMENTS,
         requested_by=("schedule", "scheduled", "set up", "recurring", "standing order"),
         said_as=tuple(
-            ("recurring", "True", words)
-            for words in ("recurring", "standing order", "every month")
+            ("recurring", "True", words) for words in ("recurring", "standing order", "every month")
         ),
     ),
     "update_scheduled_transaction": Contract(

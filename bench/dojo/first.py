@@ -3,7 +3,8 @@
 Contracts of slack and travel were written and committed before the policy was run on them; the
 rules were those chosen on workspace and banking so far (22 November 2026). Changed since, in all
 suites alike: contracts say what records are and which of their fields an argument takes (`records`
-and `takes`).
+and `takes`); mail is sent for fewer words; honest planners inspect a text that tells which record
+is meant, and make reads at once that do not depend on each other.
 """
 
 from __future__ import annotations
