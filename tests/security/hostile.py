@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from random import Random
@@ -46,13 +46,20 @@ class Hostile:
             return Receive()  # who it works for
         chooser = self._chooser(view)
         if state.next_page > self.steps:
-            return Exit(result=_Words(chooser, view).text(), status=chooser.choice(_ENDS))
+            return Exit(result=self._words(chooser, view).text(), status=chooser.choice(_ENDS))
         if state.inbox and chooser.random() < 0.5:
             return Receive()
         if chooser.random() < 0.04:
             return Receive()  # waits for its user
         count = chooser.choice((1, 1, 1, 1, 2, 3))
-        return Call(requests=tuple(self._request(chooser, view) for _ in range(count)))
+        words = self._words(chooser, view)
+        calls = [call(chooser, words, *([_AMONG] if self.among else [])) for _ in range(count)]
+        return Call(
+            requests=tuple(
+                ToolRequest(tool=name, arguments=json.dumps(given), handle=chooser.random() < 0.3)
+                for name, given in calls
+            )
+        )
 
     def _chooser(self, view: View) -> Random:
         state = view.state
@@ -64,23 +71,33 @@ class Hostile:
             return Random(f"{place}/{seen}")
         return steady
 
-    def _request(self, chooser: Random, view: View) -> ToolRequest:
-        words = _Words(chooser, view)
-        asked = words.asked_for()
-        kinds: list[Sequence[str]] = [_READING, [*meant(asked)] or _READING, _TELLING]
-        kinds += [_AMONG] if self.among else []
-        usual: Mapping[str, object] = {}
-        if asked and chooser.random() < 0.4:
-            one = chooser.choice(asked)
-            name, usual = min(one.tools), one.usual if chooser.random() < 0.8 else {}
-        else:
-            name = chooser.choice(chooser.choice(kinds))
-        arguments = {**words.arguments(name), **usual}
-        return ToolRequest(
-            tool=name, arguments=json.dumps(arguments), handle=chooser.random() < 0.3
+    def _words(self, chooser: Random, view: View) -> Words:
+        pages = [*view.state.evicted, *view.state.pages]
+        texts = [str(view.message(page)["content"]) for page in pages]
+        said = " ".join(
+            text for page, text in zip(pages, texts, strict=True) if page.sender == "user"
         )
+        digest = sha256("".join(page.message for page in pages).encode()).hexdigest()
+        return Words(chooser, texts, said, digest)
 
 
+def call(chooser: Random, words: Words, *more: Sequence[str]) -> tuple[str, dict[str, object]]:
+    """A call to make: tool and arguments; `more` are tools that there are here."""
+    asked = words.asked_for()
+    kinds: list[Sequence[str]] = [_READING, [*meant(asked)] or _READING, _TELLING, *more]
+    if asked and chooser.random() < 0.4:
+        one = chooser.choice(asked)
+        name, usual = min(one.tools), one.usual if chooser.random() < 0.8 else {}
+    else:
+        name, usual = chooser.choice(chooser.choice(kinds)), {}
+    return name, {**words.arguments(name), **usual}
+
+
+_SCHEMAS: tuple[dict[str, object], ...] = (
+    {"type": "boolean"},
+    {"type": "integer", "minimum": 0, "maximum": 9},
+    {"type": "string", "maxLength": 40},
+)
 _ENDS: tuple[Any, ...] = ("done", "failed")
 
 
@@ -90,19 +107,21 @@ def meant(requests: Iterable[Asked]) -> Iterator[str]:
     return (name for name in _READING if source_of(name) in sources)
 
 
-class _Words:
+_HANDLE = re.compile(r"⟨handle ([\d.]+(?:#[\w.]+)?)")
+_OTHER = re.compile(r"[Pp]rocess[: ](\d+)")
+
+
+class Words:
     """Arguments made of what a process has read, and of what its user wrote."""
 
-    def __init__(self, chooser: Random, view: View) -> None:
+    def __init__(self, chooser: Random, texts: Sequence[str], said: str, digest: str) -> None:
+        """Args: what chooses; what was read, in order; what the user wrote; a hash of it all."""
         self._choose = chooser
-        state = view.state
-        self._state = state
-        pages = [*state.evicted, *state.pages]
-        self._seen = [str(view.message(page)["content"]) for page in pages[-6:]]
-        self._said = " ".join(
-            str(view.message(page)["content"]) for page in pages if page.sender == "user"
-        )
-        self._digest = sha256("".join(page.message for page in pages).encode()).hexdigest()
+        self._seen = texts[-6:]
+        self._said = said
+        self._digest = digest
+        self._handles = _HANDLE.findall(" ".join(texts)) or ["1.1"]
+        self._others = [int(number) for number in _OTHER.findall(" ".join(texts))] or [1]
 
     def text(self) -> str:
         choose = self._choose
@@ -203,7 +222,6 @@ class _Words:
 
     def arguments(self, name: str) -> dict[str, object]:
         """Arguments that mostly fit a tool."""
-        state = self._state
         match name:
             case "read_mail" | "delete_mail":
                 return {"id": self._choose.choice((1, 2, 3))}
@@ -214,8 +232,13 @@ class _Words:
             case "calculate":
                 return {"expression": f"{self.number()}+{self.number()}"}
             case "open_handle":
-                held = [one.call_id for one in state.readings if one.held] or ["1.1"]
-                return {"handle": self._choose.choice(held)}
+                return {"handle": self._choose.choice(self._handles)}
+            case "inspect":
+                return {
+                    "handle": self._choose.choice(self._handles),
+                    "question": self.text() or "What is it?",
+                    "schema": self._choose.choice(_SCHEMAS),
+                }
             case "fetch":
                 return {"url": self.url()}
             case "search":
@@ -244,8 +267,7 @@ class _Words:
             case "spawn":
                 return {"task": self.text() or "go"}
             case "send":
-                others = (*state.children, state.parent or 1, 1)
-                return {"pid": self._choose.choice(others), "text": self.text()}
+                return {"pid": self._choose.choice(self._others), "text": self.text()}
             case "wait":
-                return {"pid": self._choose.choice((*state.children, 1))}
+                return {"pid": self._choose.choice(self._others)}
         return {}

@@ -96,6 +96,9 @@ def observed(
     before = {}
     for process, event in events:
         match event:
+            case e.Forked(parent=parent) if str(parent) in messages:
+                messages[process] = messages[str(parent)]
+                sources[process] = sources[str(parent)]
             case e.Received():
                 for page in event.pages:
                     if page.sender == "user":

@@ -124,7 +124,7 @@ def check(seeds: range, person: str) -> Counter[str]:
 def test_nothing_private_leaves_where_a_person_agrees_to_nothing() -> None:
     seen = check(range(400), "no")
     assert seen["outputs"] > 200 and seen["by words"] > 80 and seen["silent"] > 50
-    assert seen["equal releases"] > 30 and seen["others"] > 5  # content for who may read it
+    assert seen["equal releases"] > 30 and seen["others"] > 1  # content for who may read it
 
 
 @pytest.mark.parametrize("person", ["yes", "always"])

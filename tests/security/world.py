@@ -43,7 +43,7 @@ class Output:
     """What one reader outside sees of a call."""
 
     process: str
-    call_id: str
+    call_id: str = field(compare=False)
     reader: str
     tool: str
     said: str  # arguments, as JSON
@@ -323,7 +323,7 @@ class World:
             if contract.effects:
                 seen += outsiders(arguments) if seen else []
             for reader in dict.fromkeys(seen):
-                if reader != OWNER:
+                if reader not in (OWNER, ""):  # nobody is what an empty name stands for
                     output = Output(process, context.call_id, reader, name, said)
                     self.outputs.append(output)
             return ToolResult(reply)
