@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from oneiros.kernel import decisions
-from oneiros.kernel.policy import Decision, PolicyContext, ToolCall
+from oneiros.kernel.verdict import Decision, PolicyContext, ToolCall
 
 
 @contextmanager

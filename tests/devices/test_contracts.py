@@ -23,7 +23,8 @@ from oneiros.devices.mcp_client import applied
 from oneiros.devices.mcp_tools import Definition, adopt
 from oneiros.kernel.contract import Contract, Effect
 from oneiros.kernel.label import PUBLIC
-from oneiros.kernel.policy import Allow, Ask, PolicyContext, ToolCall, decide
+from oneiros.kernel.policy import decide
+from oneiros.kernel.verdict import Allow, Ask, PolicyContext, ToolCall
 
 ARGUMENTS = {"to": {"type": "string"}, "text": {"type": "string"}}
 [TOOL], _ = adopt("it", [Definition("send", "Send.", {"properties": ARGUMENTS})])

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from oneiros.kernel.contract import Contract
-from oneiros.kernel.policy import MOST_LOOK_UPS, Allow, Ask, decide, decide_all
+from oneiros.kernel.flows import MOST_LOOK_UPS
+from oneiros.kernel.policy import decide, decide_all
 from oneiros.kernel.spec import ProcessSpec
+from oneiros.kernel.verdict import Allow, Ask
 from tests.kernel.running import Calls, running, tool, until
 from tests.kernel.test_policy import INBOX, call, context, reading
 

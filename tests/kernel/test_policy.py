@@ -9,20 +9,9 @@ import pytest
 
 from oneiros.kernel.contract import CONSERVATIVE, Contract, Effect
 from oneiros.kernel.label import Label
-from oneiros.kernel.policy import (
-    MOST_QUESTIONS,
-    MOST_REFUSALS,
-    MOST_TOGETHER,
-    Allow,
-    Ask,
-    Decision,
-    Deny,
-    PolicyContext,
-    ToolCall,
-    decide,
-    decide_all,
-)
+from oneiros.kernel.policy import MOST_QUESTIONS, MOST_REFUSALS, MOST_TOGETHER, decide, decide_all
 from oneiros.kernel.readings import Reading
+from oneiros.kernel.verdict import Allow, Ask, Decision, Deny, PolicyContext, ToolCall
 
 CLEAN = Label.of("user", "system", readers=["me"])
 TAINTED = CLEAN.join(Label.of("mail:someone"))

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from oneiros.kernel.contract import Contract, Effect
-from oneiros.kernel.policy import Allow, Ask, decide
+from oneiros.kernel.policy import decide
+from oneiros.kernel.verdict import Allow, Ask
 from tests.kernel.test_policy import (
     CLEAN,
     DELETE,

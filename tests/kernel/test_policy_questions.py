@@ -10,17 +10,8 @@ import pytest
 
 from oneiros.kernel.contract import CONSERVATIVE, Contract, Effect
 from oneiros.kernel.label import Label
-from oneiros.kernel.policy import (
-    MOST_QUESTIONS,
-    MOST_REFUSALS,
-    Allow,
-    Ask,
-    Deny,
-    PolicyContext,
-    ToolCall,
-    decide,
-    decide_all,
-)
+from oneiros.kernel.policy import MOST_QUESTIONS, MOST_REFUSALS, decide, decide_all
+from oneiros.kernel.verdict import Allow, Ask, Deny, PolicyContext, ToolCall
 from tests.kernel.test_policy import (
     CLEAN,
     DELETE,

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from oneiros.kernel.contract import CONSERVATIVE, Contract, Effect
-from oneiros.kernel.policy import Allow, Ask, PolicyContext, decide, decide_all
+from oneiros.kernel.policy import decide, decide_all
+from oneiros.kernel.verdict import Allow, Ask, PolicyContext
 from tests.kernel.test_policy import (
     CLEAN,
     DELETE,

@@ -5,9 +5,6 @@ EQUIVALENT = {
         "No path is under no names: the loop that is then run finds nothing, only later."
     ),
     "kernel.readings.same: constant `''` -> `'_'`": ("Decimal reads 1_000 as it reads 1000."),
-    "kernel.policy.Problem: constant `''` -> `'_'`": (
-        "Problems without an `about` show none, and all of one kind have the same."
-    ),
     "kernel.policy.decide_all: removed `decision is not None` -> `nothing`": (
         "Every call has a decision by then; the condition is for the type checker."
     ),
@@ -19,10 +16,10 @@ EQUIVALENT = {
     ("kernel.policy._again: comparison `_hits(other) <= hits` -> `_hits(other) < hits`"): (
         "Equal sets are found by the other comparison."
     ),
-    "kernel.policy._moment: dropped `year or 0` -> `year`": (
+    "kernel.anchoring._moment: dropped `year or 0` -> `year`": (
         "Times that a value spells out have a year; the rest is for the type checker."
     ),
-    "kernel.policy._moment: constant `0` -> `1`": ("There is always a year, see above."),
+    "kernel.anchoring._moment: constant `0` -> `1`": ("There is always a year, see above."),
     "kernel.policy.decide_all: constant `''` -> `'_'`": (
         "A tag that only has to be the same for all but links."
     ),
@@ -38,52 +35,53 @@ EQUIVALENT = {
     (
         "kernel.policy._meaning: dropped `sorted(call.contract.effects)` -> `call.contract.effects`"
     ): ("Noticed across processes alone: test_a_meaning_is_the_same_in_every_process."),
-    "kernel.policy._spelt: constant `'$€£¥%# '` -> `'$€£¥%# _'`": (
+    "kernel.anchoring.spelt: constant `'$€£¥%# '` -> `'$€£¥%# _'`": (
         "Underscores are left out below, and no number has one."
     ),
-    "kernel.policy._spelt: constant `''` -> `'_'`": (
+    "kernel.anchoring.spelt: constant `''` -> `'_'`": (
         "Texts with the same letters and digits have them with marks between, too."
     ),
     (
-        "kernel.policy._leaks: dropped `isinstance(value, bool) or not (value ="
+        "kernel.flows.leaks: dropped `isinstance(value, bool) or not (value ="
         "= '' or _is_users(value, reques…` -> `not (value == '' or _is_users(va"
         "lue, request, said))`"
     ): ("Yes and no never stand in a text, so that they are not the user's anyway."),
     (
-        "kernel.policy._leaks: dropped `reader in context.app_grants or (at is "
+        "kernel.flows.leaks: dropped `reader in context.app_grants or (at is "
         "None and reader != _PUBLIC) or …` -> `reader in context.app_grants or "
         "_is_named(reader, at, call, request, a…`"
     ): ("Whether a reader is named says the same of those that no argument names."),
     (
-        "kernel.policy._is_named: dropped `reader != _PUBLIC or request.asks(ca"
+        "kernel.flows._is_named: dropped `reader != _PUBLIC or request.asks(ca"
         "ll.contract.requested_by)` -> `request.asks(call.contract.requested_by"
         ")`"
     ): ("Whoever asks has dealt with readers that are not the public."),
     (
-        "kernel.policy._is_visible: dropped `not isinstance(text, str) or all(m"
+        "kernel.flows._is_visible: dropped `not isinstance(text, str) or all(m"
         "ap(str.isprintable, re.split('[\\\\n\\\\…` -> `all(map(str.isprintable, re"
         ".split('[\\\\n\\\\r\\\\t]', text)))`"
     ): ("It is only asked of texts; the condition is for the type checker."),
-    ("kernel.policy._is_users: dropped `value[0].swapcase() + value[1:]` -> `value[1:]`"): (
+    ("kernel.flows._is_users: dropped `value[0].swapcase() + value[1:]` -> `value[1:]`"): (
         "The value stands there but for its first letter, which then can only differ in case."
     ),
     (
-        "kernel.policy._released: dropped `readers and _has_private(context)` -"
+        "kernel.flows.released: dropped `readers and _has_private(context)` -"
         "> `_has_private(context)`"
     ): ("No readers are returned either way where there are none."),
-    "kernel.policy._Anchors.hold: constant `''` -> `'_'`": (
+    "kernel.anchoring.Anchors.hold: constant `''` -> `'_'`": (
         "No contract takes anything for an argument of either name."
     ),
     (
-        "kernel.policy._Anchors.named: branch `self._context.readings() if fiel"
+        "kernel.anchoring.Anchors.named: branch `self._context.readings() if fiel"
         "ds else ()` -> `self._context.readings()`"
     ): ("Where no field is taken, none is found in any record: it only takes longer."),
     (
-        "kernel.policy._Anchors.named: dropped `bool(records) and (reading.clea"
+        "kernel.anchoring.Anchors.named: dropped `bool(records) and (reading.clea"
         "n or self._chosen_by_user(reading))` -> `reading.clean or self._chosen"
         "_by_user(reading)`"
     ): ("Without records the loop that asks does nothing."),
     (
-        "kernel.policy._named: branch `fields_of(reading) if names else ()` -> `fields_of(reading)`"
+        "kernel.anchoring._named: branch `fields_of(reading) if names else ()` "
+        "-> `fields_of(reading)`"
     ): ("No field is under no names."),
 }

@@ -39,6 +39,9 @@ _DECISIONS = (
 # Modules and the tests that have to notice a change, the likeliest first.
 TESTS: dict[str, tuple[str, ...]] = {
     "kernel.policy": _DECISIONS,
+    "kernel.anchoring": _DECISIONS,
+    "kernel.flows": _DECISIONS,
+    "kernel.provenance": _DECISIONS,
     "kernel.label": (f"{_KERNEL}label.py",),
     "kernel.readings": (f"{_KERNEL}readings.py", *_DECISIONS),
     "kernel.anchors": (f"{_KERNEL}anchors.py",),
@@ -55,6 +58,9 @@ _ORDER = (
     "anchor_dates",
     "anchors",
     "readings",
+    "verdict",
+    "anchoring",
+    "flows",
     "provenance",
     "policy",
 )

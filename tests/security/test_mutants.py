@@ -14,7 +14,13 @@ from tests.security.mutants import TESTS, source_of
 from tests.security.mutations import mutants_of, mutated
 
 # Mutants of each module that the long tests try; ONEIROS_MUTANTS and ONEIROS_SEED say otherwise.
-SAMPLES = {"kernel.policy": 6, "kernel.label": 2, "kernel.readings": 2}
+SAMPLES = {
+    "kernel.policy": 3,
+    "kernel.anchoring": 3,
+    "kernel.flows": 3,
+    "kernel.label": 2,
+    "kernel.readings": 2,
+}
 
 
 @pytest.mark.long

@@ -35,10 +35,10 @@ from typing import Any
 
 import pytest
 
-from oneiros.kernel import decisions, policy, state
+from oneiros.kernel import anchoring, decisions, flows, policy, state
 from oneiros.kernel import events as e
 from oneiros.kernel.label import Label
-from oneiros.kernel.policy import Allow
+from oneiros.kernel.verdict import Allow
 from tests.security.hostile import Hostile
 from tests.security.lean import Lean
 from tests.security.observed import (
@@ -146,10 +146,10 @@ def without(kind: str) -> Patch:
     """The policy does not mind problems of a kind."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        leaks = policy._leaks
+        leaks = policy.leaks
         monkeypatch.setattr(
             policy,
-            "_leaks",
+            "leaks",
             lambda *given: [one for one in leaks(*given) if one.kind != kind],
         )
 
@@ -157,9 +157,9 @@ def without(kind: str) -> Patch:
 
 
 def fixed_sinks_are_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
-    readers = policy._readers
+    readers = flows._readers
     monkeypatch.setattr(
-        policy, "_readers", lambda call: [one for one in readers(call) if one[1] is not None]
+        flows, "_readers", lambda call: [one for one in readers(call) if one[1] is not None]
     )
 
 
@@ -194,7 +194,7 @@ def contexts_without_readers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def every_source_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy._Anchors, "meant", lambda self, reading: True)
+    monkeypatch.setattr(anchoring.Anchors, "meant", lambda self, reading: True)
 
 
 def releases_are_not_journalled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def errors_are_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def form_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "_is_flat", lambda argument: True)
+    monkeypatch.setattr(flows, "_is_flat", lambda argument: True)
 
 
 def made_up_names_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from oneiros.errors import JournalError
 from oneiros.kernel import events as e
 from oneiros.kernel.decisions import StateTexts, decisions
 from oneiros.kernel.label import PUBLIC, USER, Label
-from oneiros.kernel.policy import Allow, Ask, Decision, Deny
 from oneiros.kernel.program import ToolRequest
 from oneiros.kernel.quarantine import end_inspection
 from oneiros.kernel.readings import Arguments
@@ -26,6 +25,7 @@ from oneiros.kernel.syscalls import (
     run,
 )
 from oneiros.kernel.tools import CallContext, Outcome, Tool, ToolError, ToolResult, Wake
+from oneiros.kernel.verdict import Allow, Ask, Decision, Deny
 
 if TYPE_CHECKING:
     from oneiros.kernel.process import Process

@@ -11,20 +11,13 @@ from functools import cache
 from typing import Protocol
 
 from oneiros.kernel.contract import Contract, Effect
-from oneiros.kernel.policy import (
-    Ask,
-    Decision,
-    Deny,
-    PolicyContext,
-    ToolCall,
-    decide,
-    decide_all,
-)
+from oneiros.kernel.policy import decide, decide_all
 from oneiros.kernel.program import ToolRequest
 from oneiros.kernel.readings import Reading
 from oneiros.kernel.state import MadeCall, ProcessState, ReadingState
 from oneiros.kernel.syscalls import Toolbox
 from oneiros.kernel.tools import ToolError
+from oneiros.kernel.verdict import Ask, Decision, Deny, PolicyContext, ToolCall
 from oneiros.memory.pages import Page
 from oneiros.model.chat_format import Message
 

@@ -20,9 +20,9 @@ from oneiros.kernel import events as e
 from oneiros.kernel.budgets import LAST_SECONDS, LAST_WORDS
 from oneiros.kernel.decisions import thinking
 from oneiros.kernel.label import Label, join_all
-from oneiros.kernel.policy import Allow, Ask, Deny
 from oneiros.kernel.program import ACTION, Generate
 from oneiros.kernel.state import Generation
+from oneiros.kernel.verdict import Allow, Ask, Deny
 from oneiros.memory.context import (
     SAID,
     ContextBudget,

@@ -10,11 +10,11 @@ from typing import Any
 from oneiros.errors import BlobErasedError
 from oneiros.kernel.contract import CONSERVATIVE, Contract
 from oneiros.kernel.events import LoadBlob
-from oneiros.kernel.policy import ToolCall
 from oneiros.kernel.readings import Arguments, Reading
 from oneiros.kernel.state import MadeCall, ProcessState, ReadingState
 from oneiros.kernel.syscalls import described
 from oneiros.kernel.tools import Tool
+from oneiros.kernel.verdict import ToolCall
 from oneiros.memory.pages import Page
 from oneiros.model.chat_format import GeneratedReply, Message
 
