@@ -551,3 +551,52 @@ def test_a_question_is_about_no_more_calls_than_people_read() -> None:
     meanings = [one.meaning for one in decided if isinstance(one, Ask)]
     assert len(meanings) == len(calls)
     assert len(set(meanings[:-1])) == 1 and meanings[-1] != meanings[0]
+
+
+def test_what_is_shown_to_the_user_is_not_for_others() -> None:
+    mails = reading("inbox", INBOX, [{"text": "code 463820"}])
+    mail = call("mail", MAIL, to="bob@x.org", text="463820")
+    apart = "Show me my inbox. Then send bob@x.org a report."
+    assert isinstance(decide(mail, context(apart, readings=[mails])), Ask)
+    together = "Send bob@x.org a report of what is in my inbox."
+    assert isinstance(decide(mail, context(together, readings=[mails])), Allow)
+    granted = replace(context("What is in my inbox?", readings=[mails]), app_grants={"mail"})
+    assert kinds(decide(call("mail", MAIL, to="", text="463820"), granted)) == "ask"
+
+
+def test_a_text_that_is_for_another_recipient_is_asked_about() -> None:
+    said = "Email ann@x.org the text 'I quit'. Email bob@x.org the text 'I stay'."
+    for to, text, expected in [
+        ("ann@x.org", "I quit", "allow"),
+        ("ann@x.org", "I stay", "ask"),
+        ("bob@x.org", "I quit", "ask"),
+    ]:
+        assert kinds(decide(call("mail", MAIL, to=to, text=text), context(said))) == expected
+
+
+def test_who_speaks_of_a_payment_does_not_ask_for_one() -> None:
+    said = "Schedule a payment of 20 to CA133012400231215421872"
+    pay = call("pay", PAY, to="CA133012400231215421872", amount=20)
+    assert isinstance(decide(pay, context(said)), Ask)
+
+
+def test_what_could_have_been_meant_is_not_left_out() -> None:
+    change = Contract(
+        effects=frozenset({Effect.SPEND}),
+        critical=("order", "to", "amount"),
+        requested_by=("change",),
+    )
+    said = "Change 'Rent' to 2200 for CA133012400231215421872."
+    whole = {"order": "Rent", "to": "CA133012400231215421872", "amount": 2200}
+    assert isinstance(decide(call("change", change, **whole), context(said)), Allow)
+    for left_out in ("to", "amount"):
+        part = {name: value for name, value in whole.items() if name != left_out}
+        assert isinstance(decide(call("change", change, **part), context(said)), Ask)
+        assert isinstance(decide(call("change", change, **part), context(said, CLEAN)), Allow)
+
+
+def test_a_sentence_ends_within_quotation_marks() -> None:
+    said = "Email bob@x.org 'It is ready.' Tell me what is in my inbox."
+    mails = reading("inbox", INBOX, [{"text": "code 463820"}])
+    mail = call("mail", MAIL, to="bob@x.org", text="463820")
+    assert isinstance(decide(mail, context(said, readings=[mails])), Ask)

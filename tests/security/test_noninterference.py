@@ -194,7 +194,7 @@ def contexts_without_readers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def every_source_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anchoring.Anchors, "meant", lambda self, reading: True)
+    monkeypatch.setattr(anchoring.Anchors, "meant", lambda self, reading, call: True)
 
 
 def releases_are_not_journalled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,8 +45,8 @@ COMMON = word_set(
 )
 
 _IRREGULAR = {
-    "pay": ("paid", "payment", "payments"),
-    "repay": ("repaid", "repayment", "repayments"),
+    "pay": ("paid",),  # who speaks of a payment does not ask for one
+    "repay": ("repaid",),
     "send": ("sent",),
     "buy": ("bought",),
     "make": ("made",),

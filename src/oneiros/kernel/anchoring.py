@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 
@@ -28,7 +28,8 @@ from oneiros.kernel.readings import (
 from oneiros.kernel.verdict import PolicyContext, Problem, ToolCall
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?\s?%?")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+# A stop may be within closing quotation marks.
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[.!?]['\"”’)])\s+(?=[A-Z])|\n+")
 
 
 def critical_values(call: ToolCall) -> Iterator[tuple[str, Scalar]]:
@@ -83,10 +84,19 @@ class Anchors:
             return True
         return bool(self.named(call, path, value))
 
-    def meant(self, reading: Reading) -> bool:
-        """Whether the user asked for what a call read, and so for passing it on when asked to."""
-        return self._request.asks(reading.contract.requested_by) and (
-            reading.clean or self._chosen_by_user(reading)
+    def meant(self, reading: Reading, call: ToolCall) -> bool:
+        """Whether the user asked for what was read to be passed on by a call.
+
+        One sentence asks for both: "show me my mails; then write to Bob" does not mean the mails.
+        """
+        if reading.contract.effects:  # what it made itself for the user
+            asked = self._request.asks(reading.contract.requested_by)
+            return asked and (reading.clean or self._chosen_by_user(reading))
+        granted = call.tool in self._context.app_grants
+        return (reading.clean or self._chosen_by_user(reading)) and any(
+            sentence.asks(reading.contract.requested_by)
+            and (granted or sentence.asks(call.contract.requested_by))
+            for sentence in sentences_of(self._context)
         )
 
     def _is_vouched(self, text: str) -> bool:
@@ -184,8 +194,8 @@ def apart(
 
     Which of the user's words belong together is a choice, too, and not the process's after it has
     read what others wrote. They do if one sentence has all of them, asks for the tool, and has
-    nothing else of their kinds that could be meant; if none of them is used for two arguments; and
-    if times come in the order in which the contract lists their arguments.
+    nothing else that could be meant; if no text is of another such sentence; if no value is used
+    for two arguments; and if times come in the order in which the contract lists their arguments.
     """
     if call.tool in context.app_grants:
         return []
@@ -202,20 +212,53 @@ def apart(
     records = [
         anchors.named(call, path, value) for path, value in critical if not request.has(value)
     ]
-    for text in _SENTENCE.split(context.request()):
-        sentence = parse(text)
-        if (
-            sentence.asks(call.contract.requested_by)
-            and all(map(sentence.has, values))
-            and not sentence.rivals(values)
-            and all(
-                any(made or sentence.names(name) for name, made in names.items())
-                for names in records
-                if names
-            )
-        ):
-            return []
+    asking = [
+        sentence for sentence in sentences_of(context) if sentence.asks(call.contract.requested_by)
+    ]
+    if any(_means(sentence, call, values, records, asking) for sentence in asking):
+        return []
     return [Problem("apart")]
+
+
+def _means(
+    sentence: Request,
+    call: ToolCall,
+    values: Sequence[Scalar],
+    records: Sequence[Mapping[str, bool]],
+    asking: Sequence[Request],
+) -> bool:
+    """Whether a sentence speaks of all that a call is about, and of nothing else.
+
+    Args:
+        sentence: one that asks for the tool.
+        call: the call.
+        values: its critical values that the user wrote.
+        records: names of the records that the others come from, as `Anchors.named` gives them.
+        asking: all sentences that ask for the tool.
+    """
+    paths = {path.partition(".")[0] for path in call.contract.critical}
+    left_out = not paths <= {"*", *(path.partition(".")[0] for path, _ in critical_values(call))}
+    texts = [
+        value
+        for path, value in leaves(call.arguments)
+        if isinstance(value, str) and not is_under(path, call.contract.critical)
+    ]
+    named = [name for names in records for name in names]
+    return (
+        all(map(sentence.has, values))
+        and not sentence.rivals([*values, *named], of_any_kind=left_out)
+        and all(
+            any(made or sentence.names(name) for name, made in names.items())
+            for names in records
+            if names
+        )
+        and not any(other.has(text) for text in texts if not sentence.has(text) for other in asking)
+    )
+
+
+def sentences_of(context: PolicyContext) -> list[Request]:
+    """What the user wrote, sentence by sentence."""
+    return [parse(text) for text in _SENTENCE.split(context.request())]
 
 
 def spelt(value: Scalar) -> object:

@@ -229,10 +229,11 @@ class Request:
                         return True
         return False
 
-    def rivals(self, values: Iterable[object]) -> bool:
+    def rivals(self, values: Iterable[object], *, of_any_kind: bool = False) -> bool:
         """Whether the text holds more dates, times, numbers or addresses than these values.
 
         Counted are the kinds that one of the values has: then which one is meant is a choice.
+        `of_any_kind` counts all: where something was left out, it may have been meant, too.
         """
         days, times, numbers, pieces = set(), set(), set(), set()
         for value in values:
@@ -249,11 +250,11 @@ class Request:
                 numbers.add(known[0])
             elif len(cut) == 1 and cut[0].kind in OPAQUE:
                 pieces.add((cut[0].kind, cut[0].key))
-        kinds = {kind for kind, _ in pieces}
+        kinds = OPAQUE if of_any_kind else {kind for kind, _ in pieces}
         return bool(
-            (days and {day[1:] for day in self.amounts.dates} - days)
-            or (times and self.amounts.times - times)
-            or (numbers and {said for said, _ in self.amounts.numbers} - numbers)
+            ((days or of_any_kind) and {day[1:] for day in self.amounts.dates} - days)
+            or ((times or of_any_kind) and self.amounts.times - times)
+            or ((numbers or of_any_kind) and {said for said, _ in self.amounts.numbers} - numbers)
             or {piece for piece in self.pieces if piece[0] in kinds} - pieces
         )
 

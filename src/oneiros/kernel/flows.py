@@ -63,7 +63,7 @@ def leaks(
     sends = Effect.SEND in call.contract.effects or not call.contract.effects
     has_private = _has_private(context)
     kept_back = context.private or any(
-        reading.private and not anchors.meant(reading) for reading in context.readings()
+        reading.private and not anchors.meant(reading, call) for reading in context.readings()
     )
     for reader, at in readers:
         named = (
