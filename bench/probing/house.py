@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.dojo.machine import NoMemory, NoModel
+from bench.dojo.machine import NoMemory
+from bench.dojo.reader import Reader
 from oneiros.apps.written_calls import written_calls
 from oneiros.detection.detect import detect
 from oneiros.kernel.contract import Contract, Effect
@@ -221,7 +222,7 @@ async def kernel_of(house: House, folder: Path, models: Models | None) -> AsyncI
     journal = Journal.open(folder)
     tools = {tool.name: tool for tool in house.tools()}
     program = Obeys() if models is None else Thinks()
-    kernel = Kernel(journal, models or NoModel(), lambda: tools, {"reader": program}, NoMemory())
+    kernel = Kernel(journal, models or Reader(), lambda: tools, {"reader": program}, NoMemory())
     try:
         yield kernel
     finally:

@@ -13,7 +13,7 @@ from tests.security.equivalent import EQUIVALENT
 from tests.security.mutants import TESTS, source_of
 from tests.security.mutations import mutants_of, mutated
 
-# Mutants of each module that the long tests try; ONEIROS_MUTANTS and ONEIROS_SEED say otherwise.
+# Mutants of each module that the default tests try; ONEIROS_SEED says which.
 SAMPLES = {
     "kernel.policy": 3,
     "kernel.anchoring": 3,
@@ -23,26 +23,33 @@ SAMPLES = {
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("module", SAMPLES)
 def test_tests_notice_what_changes_a_decision(module: str, project_folder: Path) -> None:
-    size = os.environ.get("ONEIROS_MUTANTS", str(SAMPLES[module]))
     seed = os.environ.get("ONEIROS_SEED", "0")
-    command = [sys.executable, "-m", "tests.security.mutants", module, size, seed]
-    run = subprocess.run(command, cwd=project_folder, capture_output=True, text=True, check=False)
-    verdicts = [line.split("\t") for line in run.stderr.splitlines() if "\t" in line]
-    assert run.returncode == 0 and verdicts, run.stderr
-    survivors = [name for verdict, name in verdicts if verdict == "survived"]
-    assert [name for name in survivors if name not in EQUIVALENT] == []
+    assert survivors(project_folder, module, str(SAMPLES[module]), seed) == []
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("module", SAMPLES)
+def test_tests_notice_every_change_to_a_decision(module: str, project_folder: Path) -> None:
+    assert survivors(project_folder, module) == []
+
+
+def survivors(folder: Path, module: str, *sample: str) -> list[str]:
+    """Mutants that no test notices, and about which nothing is argued."""
+    command = [sys.executable, "-m", "tests.security.mutants", module, *sample]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    verdicts = [line.split("\t") for line in run.stderr.splitlines() if "\t" in line]
+    assert run.returncode == 0 and verdicts, run.stderr
+    left = [name for verdict, name in verdicts if verdict == "survived"]
+    return [name for name in left if name not in EQUIVALENT]
+
+
 def test_what_is_argued_about_is_there() -> None:
     names = {mutant.name for module in TESTS for mutant in mutants_of(source_of(module), module)}
     assert [name for name in EQUIVALENT if name not in names] == []
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("module", SAMPLES)
 def test_mutants_are_modules_of_their_own(module: str) -> None:
     source = source_of(module)
