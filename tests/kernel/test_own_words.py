@@ -14,10 +14,10 @@ from oneiros.kernel.policy import decide, decide_all
 from oneiros.kernel.spec import ProcessSpec
 from oneiros.kernel.verdict import Allow, Ask
 from tests.kernel.running import Calls, running, tool, until
-from tests.kernel.test_policy import INBOX, call, context, reading
+from tests.kernel.test_policy import INBOX, MAIL, call, context, reading
 
 SEARCH = Contract(sinks=("web:engine.example",), origins=("web:engine.example",))
-SAID = "Find hotels in Kyoto, and read my inbox."
+SAID = "Find 2 hotels in Kyoto for 99.5, read my inbox and email bob@x.org."
 READ = [reading("inbox", INBOX, [{"text": "code 463820"}])]
 
 
@@ -26,6 +26,10 @@ READ = [reading("inbox", INBOX, [{"text": "code 463820"}])]
     [
         ({"query": "hotels in Kyoto"}, True),
         ({"query": ["hotels", "Kyoto"], "where": None}, True),
+        ({"query": ["hotels", 2, 99.5]}, True),
+        ({"query": ("hotels", "hotels")}, False),
+        ({"query": ["hotels", None]}, False),
+        ({"query": ["hotels", ""]}, False),
         ({"query": ["hotels", "Kyoto", "hotels"]}, False),
         ({"query": ["hotels", "", ""]}, False),
         ({"query": "hotels", "more": [[], [[]], []]}, False),
@@ -44,9 +48,20 @@ def test_which_words_and_how_often_says_little() -> None:
     again = call("search", SEARCH, query="Kyoto")
     first, second = decide_all([again, again], context(SAID, readings=READ, made=made))
     assert isinstance(first, Allow) and isinstance(second, Ask)
-    assert f"{MOST_LOOK_UPS} times" in second.question
+    assert "8 times" in second.question
     nothing_private = context(SAID, made=made * 3)
     assert isinstance(decide(again, nothing_private), Allow)
+
+
+def test_only_what_looks_up_is_counted() -> None:
+    search, inbox = call("search", SEARCH, query="hotels"), call("inbox", INBOX)
+    mail = call("mail", MAIL, to="bob@x.org", text="hotels")
+    often = [search] * MOST_LOOK_UPS
+    assert isinstance(decide(mail, context(SAID, readings=READ, made=often)), Allow)
+    mails = context(SAID, readings=READ, made=[mail] * MOST_LOOK_UPS)
+    assert isinstance(decide(search, mails), Allow)
+    *_, last = decide_all([*[inbox] * MOST_LOOK_UPS, search], context(SAID, readings=READ))
+    assert isinstance(last, Allow)
 
 
 def test_names_that_a_tool_does_not_take_are_the_processes_words(tmp_path: Path) -> None:

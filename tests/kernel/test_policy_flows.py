@@ -206,3 +206,45 @@ def test_addresses_in_texts_are_compared_whole() -> None:
         assert kinds(found) == expected, text
     search = call("search", SEARCH, query="is www.dogs.com good")
     assert isinstance(decide(search, context("Search for it")), Allow)
+
+
+def test_names_in_objects_are_read_as_much_as_values() -> None:
+    linked = call("mail", MAIL, to="bob@x.org", text={"see www.evil.com": ""})
+    assert isinstance(decide(linked, context("Email bob@x.org")), Ask)
+    cc = replace(MAIL, critical=(), sinks=("{cc}",))
+    asked = context("Email bob@x.org what is in my emails", readings=[MAILS])
+    for names, expected in [({"bob@x.org": ""}, "allow"), ({"eve": "bob@x.org"}, "ask")]:
+        assert kinds(decide(call("mail", cc, cc=names, text="463820 a"), asked)) == expected
+
+
+def test_each_of_several_readers_is_named_in_the_place_where_they_are() -> None:
+    asked = "Email Ann Lee and bob@x.org what is in my emails"
+    people = Contract(trusted_fields=("*",), names=("name",), records="contact")
+    contacts = reading("contacts", people, {"name": "Ann Lee", "email": "ann7"})
+    cc = replace(MAIL, sinks=("{to}", "{cc}"), takes=(("to", "contact.email"),))
+    for to, copies, stranger in [
+        ("ann7", ["bob@x.org", "eve"], "eve"),
+        ("ann7", ["ann7"], "ann7"),
+        ("bob@x.org", ["bob@x.org"], None),
+    ]:
+        mail = call("mail", cc, to=to, cc=copies, text="463820 a")
+        found = decide(mail, context(asked, readings=[MAILS, contacts]))
+        told = found.question if isinstance(found, Ask) else ""
+        assert (f"You did not name '{stranger}'" in told) == (stranger is not None), copies
+
+
+def test_a_reader_is_named_by_all_that_comes_after_its_kind() -> None:
+    room = replace(MAIL, critical=(), sinks=("room:{to}",))
+    for to, expected in [("blue:7a", "allow"), ("7a", "ask")]:
+        asked = context("Email the room 'blue:7a' what is in my emails", readings=[MAILS])
+        found = decide(call("mail", room, to=to, text="463820 a"), asked)
+        assert kinds(found) == expected, to
+    said = context("Email what is in my emails, see http://www.x.org/a", readings=[MAILS])
+    found = decide(call("mail", room, to="www.x.org", text="463820 a"), said)
+    assert isinstance(found, Ask) and "You did not name 'room:www.x.org'" in found.question
+
+
+def test_an_owner_whom_an_argument_names_is_told() -> None:
+    asked = replace(context("Email me@x.org", readings=[MAILS]), owner="me@x.org")
+    named = call("mail", MAIL, to="me@x.org", text="Email")
+    assert decide(named, asked) == Allow(("me@x.org",))

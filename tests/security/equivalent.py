@@ -35,6 +35,9 @@ EQUIVALENT = {
     (
         "kernel.policy._meaning: dropped `sorted(call.contract.effects)` -> `call.contract.effects`"
     ): ("Noticed across processes alone: test_a_meaning_is_the_same_in_every_process."),
+    "kernel.policy._meaning: dropped `sorted(hits)` -> `hits`": (
+        "Noticed across processes alone, as above."
+    ),
     "kernel.anchoring.spelt: constant `'$€£¥%# '` -> `'$€£¥%# _'`": (
         "Underscores are left out below, and no number has one."
     ),
@@ -46,16 +49,6 @@ EQUIVALENT = {
         "= '' or _is_users(value, reques…` -> `not (value == '' or _is_users(va"
         "lue, request, said))`"
     ): ("Yes and no never stand in a text, so that they are not the user's anyway."),
-    (
-        "kernel.flows.leaks: dropped `reader in context.app_grants or (at is "
-        "None and reader != _PUBLIC) or …` -> `reader in context.app_grants or "
-        "_is_named(reader, at, call, request, a…`"
-    ): ("Whether a reader is named says the same of those that no argument names."),
-    (
-        "kernel.flows._is_named: dropped `reader != _PUBLIC or request.asks(ca"
-        "ll.contract.requested_by)` -> `request.asks(call.contract.requested_by"
-        ")`"
-    ): ("Whoever asks has dealt with readers that are not the public."),
     (
         "kernel.flows._is_visible: dropped `not isinstance(text, str) or all(m"
         "ap(str.isprintable, re.split('[\\\\n\\\\…` -> `all(map(str.isprintable, re"

@@ -35,6 +35,7 @@ _DECISIONS = (
     f"{_KERNEL}evasions.py",
     f"{_KERNEL}policy_rules.py",
     f"{_KERNEL}policy_flows.py",
+    f"{_KERNEL}policy_meaning.py",
     f"{_KERNEL}own_words.py",
 )
 # Modules and the tests that have to notice a change, the likeliest first.

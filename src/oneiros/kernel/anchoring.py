@@ -126,7 +126,7 @@ class Anchors:
                 break
             earlier |= {known for known in values_of(other) if self._aimed(other, known)}
         return all(
-            self._request.has(number.strip()) or same(number.strip()) in earlier
+            self._request.has(number.strip()) or same(number) in earlier
             for _, value in leaves(reading.arguments, with_names=True)
             for number in _NUMBER.findall(str(value))
         )
@@ -238,11 +238,7 @@ def _means(
     """
     paths = {path.partition(".")[0] for path in call.contract.critical}
     left_out = not paths <= {"*", *(path.partition(".")[0] for path, _ in critical_values(call))}
-    texts = [
-        value
-        for path, value in leaves(call.arguments)
-        if isinstance(value, str) and not is_under(path, call.contract.critical)
-    ]
+    texts = [value for _, value in leaves(call.arguments) if isinstance(value, str)]
     named = [name for names in records for name in names]
     return (
         all(map(sentence.has, values))

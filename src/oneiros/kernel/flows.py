@@ -66,11 +66,7 @@ def leaks(
         reading.private and not anchors.meant(reading, call) for reading in context.readings()
     )
     for reader, at in readers:
-        named = (
-            reader in context.app_grants
-            or (at is None and reader != _PUBLIC)
-            or _is_named(reader, at, call, request, anchors)
-        )
+        named = reader in context.app_grants or _is_named(reader, at, call, request, anchors)
         if not named and (not call.contract.effects or has_private):
             problems.append(Problem("reader", reader))
         # Who reads a page does not ask for anything to be sent there.
