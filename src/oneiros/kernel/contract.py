@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+PLACEHOLDER = re.compile(r"\{(\w+)\}")  # in sinks and origins: an argument
 
 
 class Effect(StrEnum):

@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 
 from oneiros.kernel.anchoring import Anchors
 from oneiros.kernel.anchors import Request
-from oneiros.kernel.contract import Effect
+from oneiros.kernel.contract import PLACEHOLDER, Effect
 from oneiros.kernel.readings import Scalar, is_under, leaves, same
 from oneiros.kernel.verdict import PolicyContext, Problem, ToolCall
 
-MOST_LOOK_UPS = 8  # likewise, that say nothing but the user's words after private data was read
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# Look-ups by a process, after which one that says nothing but the user's words is asked about, too,
+# once private data was read.
+MOST_LOOK_UPS = 8
 _SHORT = re.compile(r"(?!.*//)[\d\s:.,/+T-]{0,25}")  # a number, a date or a time
 _MOST_SHORT = 60  # characters of all of them in a call: what is longer is a text
 # Hosts and addresses in a text: what a reader, or a program of the reader's, would open.
@@ -41,9 +42,7 @@ def leaks(
     Whatever the process has read may be in any argument, in any form. So it does not matter what
     an argument looks like: only whether the user wrote it, what was read before, and who reads it.
     """
-    readers = [
-        (reader, at) for reader, at in _readers(call) if at is not None or reader != context.owner
-    ]
+    readers = _others(call, context)
     if not readers:
         return []
     said = context.request()
@@ -126,10 +125,15 @@ def _is_users(value: Scalar, request: Request, said: str) -> bool:
 
 def released(call: ToolCall, context: PolicyContext) -> tuple[str, ...]:
     """Who gets to know something after private data was read, if a call is made."""
-    readers = tuple(
-        reader for reader, at in _readers(call) if at is not None or reader != context.owner
-    )
+    readers = tuple(reader for reader, _ in _others(call, context))
     return readers if readers and _has_private(context) else ()
+
+
+def _others(call: ToolCall, context: PolicyContext) -> list[tuple[str, str | None]]:
+    """Who reads what a call says, but for the owner; an argument may say "me" and mean another."""
+    return [
+        (reader, at) for reader, at in _readers(call) if at is not None or reader != context.owner
+    ]
 
 
 def _has_private(context: PolicyContext) -> bool:
@@ -142,7 +146,7 @@ def _readers(call: ToolCall) -> Iterator[tuple[str, str | None]]:
     if not sinks and Effect.SEND in call.contract.effects:
         sinks = (_PUBLIC,)  # it sends, and does not say to whom
     for template in sinks:
-        placeholder = _PLACEHOLDER.search(template)
+        placeholder = PLACEHOLDER.search(template)
         if placeholder is None:
             yield template, None
             continue

@@ -39,7 +39,7 @@ def decide_all(calls: Sequence[ToolCall], context: PolicyContext) -> list[Decisi
 
     - grant: the user's words ask for such an effect (`Contract.requested_by`), or the app may;
     - value, empty: there are critical arguments, and every one is anchored (`Anchors`);
-    - again: the same was not done already for this request;
+    - again: the same was not done already;
     - apart: once anything untrusted was read, what the user wrote in different sentences is not
       put together;
     - private, reader, text, link, hidden, often: nothing private goes to whom it is not meant for.

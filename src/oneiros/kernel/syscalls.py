@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from oneiros.errors import OneirosError
-from oneiros.kernel.contract import Contract
+from oneiros.kernel.contract import PLACEHOLDER, Contract
 from oneiros.kernel.handles import held
 from oneiros.kernel.label import PUBLIC, Label, is_trusted
 from oneiros.kernel.readings import Arguments, vouched
@@ -27,7 +27,6 @@ from oneiros.kernel.schemas import misfit
 from oneiros.kernel.tools import CallContext, Json, Outcome, Tool, ToolError, ToolResult
 
 _PATIENCE = 5.0  # seconds that a cancelled tool may take to clean up
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class OutcomeUnknownError(ToolError):
@@ -196,4 +195,4 @@ def _filled(template: str, arguments: Arguments) -> str:
         except ValueError:  # no address at all
             return text
 
-    return _PLACEHOLDER.sub(value, template)
+    return PLACEHOLDER.sub(value, template)

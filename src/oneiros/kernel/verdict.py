@@ -73,6 +73,6 @@ Decision = Allow | Ask | Deny
 class Problem:
     """Why a call is not allowed without a question."""
 
-    kind: str  # "grant", "value", "empty", "again", "apart", "text", "private", "reader", "link", …
+    kind: str  # as `policy.decide_all` lists them
     about: str = ""  # an argument's path, or a reader
     value: Scalar | None = None
