@@ -10,7 +10,6 @@ the field `body` of the first record that call 12.3 brought; `12.3` is all of it
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,13 +17,11 @@ from oneiros.errors import BlobErasedError
 from oneiros.kernel.contract import Contract
 from oneiros.kernel.events import LoadBlob
 from oneiros.kernel.label import UNTRUSTED_KINDS, Label, is_trusted
-from oneiros.kernel.readings import VALUE, is_plain, is_under
+from oneiros.kernel.readings import VALUE, is_name, is_plain, is_vouched
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import ToolError
 
 CAPABILITY = "handles"  # of the tools that inspect and open them
-# A field that no contract names is shown by its name only if that looks like a program's.
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
 _MOST_NAMED = 10  # handles that an error lists
 
 
@@ -121,7 +118,9 @@ def _shown(result: _Result, value: object, place: str, path: str) -> object:
         if _has_vouched(result, path):
             return [_shown(result, one, f"{place}.{n}", path) for n, one in enumerate(value)]
     elif (
-        isinstance(value, str | int | float) and is_under(path, result.trusted) and is_plain(value)
+        isinstance(value, str | int | float)
+        and is_vouched(path, result.trusted)
+        and is_plain(value)
     ):
         return value
     return _handle(result, place, _as_text(value))
@@ -130,9 +129,9 @@ def _shown(result: _Result, value: object, place: str, path: str) -> object:
 def _is_record(result: _Result, value: Mapping[str, object], path: str) -> bool:
     """Whether a mapping has a tool's fields, and not somebody's words for keys."""
     paths = [(name, _within(path, name)) for name in value]
-    vouched = [is_plain(name) and _has_vouched(result, inner) for name, inner in paths]
+    vouched = [_has_vouched(result, inner) for _, inner in paths]
     return any(vouched) and all(
-        known or _NAME.fullmatch(name) for known, (name, _) in zip(vouched, paths, strict=True)
+        known or is_name(name) for known, (name, _) in zip(vouched, paths, strict=True)
     )
 
 
@@ -142,7 +141,7 @@ def _within(path: str, name: str) -> str:
 
 def _has_vouched(result: _Result, path: str) -> bool:
     """Whether the tool vouches for what is at a path, or for something within it."""
-    return is_under(path, result.trusted) or any(
+    return is_vouched(path, result.trusted) or any(
         name.startswith(f"{path}.") for name in result.trusted
     )
 

@@ -24,6 +24,7 @@ _LONGEST = 80  # characters of a plain text
 _MOST_WORDS = 12
 # Not "007", nor "1,2": what is written so is a name.
 _NUMBER = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|0|[1-9][0-9]*)(?:\.[0-9]+)?")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,6 +87,29 @@ def is_under(path: str, names: tuple[str, ...]) -> bool:
     return any(name in ("*", path) or path.startswith(f"{name}.") for name in names)
 
 
+def is_vouched(path: str, trusted: tuple[str, ...]) -> bool:
+    """Whether a tool's trusted fields cover a path of its output.
+
+    Below a field that a contract names, a path has names as programs give them: the field was
+    vouched for, and no words that somebody put there as an object's keys. "*" vouches for all of an
+    output, its keys too: plain ones.
+    """
+    return any(
+        (name == "*" and is_plain(path))
+        or name == path
+        or (
+            path.startswith(f"{name}.")
+            and all(map(is_name, path.removeprefix(f"{name}.").split(".")))
+        )
+        for name in trusted
+    )
+
+
+def is_name(text: str) -> bool:
+    """Whether a key looks like one that a program's author chose."""
+    return _NAME.fullmatch(text) is not None
+
+
 def is_plain(value: Scalar) -> bool:
     """Whether a value is a number, or a line so short that it holds no message."""
     if not isinstance(value, str):
@@ -96,7 +120,7 @@ def is_plain(value: Scalar) -> bool:
 def vouched(data: object, contract: Contract) -> bool:
     """Whether an output consists of fields alone that its tool vouches for, all of them plain."""
     return bool(contract.trusted_fields) and all(
-        is_under(path, contract.trusted_fields) and is_plain(path) and is_plain(value)
+        is_vouched(path, contract.trusted_fields) and is_plain(value)
         for record in records(data)
         for path, value in leaves(record)
     )
@@ -112,7 +136,7 @@ def fields_of(reading: Reading) -> tuple[Field, ...]:
         Field(number, path, value)
         for number, record in enumerate(records(reading.data))
         for path, value in leaves(record)
-        if is_under(path, trusted) and is_plain(value)
+        if is_vouched(path, trusted) and is_plain(value)
     )
 
 
