@@ -175,6 +175,12 @@ def test_what_cannot_begin_is_refused_clearly(
         train_chat(request(chat, data, tmp_path / "run"))
 
 
+SHAPE = NetworkConfig(
+    vocabulary=320, layers=1, width=32, heads=2, kv_heads=1, head_dim=16, ffn_width=64,
+    context=128,
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
@@ -187,9 +193,21 @@ def test_what_cannot_begin_is_refused_clearly(
     ],
 )
 def test_settings_out_of_range_are_refused(chosen: dict[str, object], message: str) -> None:
-    shape = NetworkConfig(
-        vocabulary=320, layers=1, width=32, heads=2, kv_heads=1, head_dim=16, ffn_width=64,
-        context=128,
-    )  # fmt: skip
     with pytest.raises(TrainingError, match=message):
-        finetune_config(shape, [100] * 50, **chosen)
+        finetune_config(SHAPE, [100] * 50, **chosen)
+
+
+@pytest.mark.parametrize(
+    ("rows", "rank", "rate"),
+    [
+        (64, 0, 0.2 / 32),
+        (1024, 0, 0.2 / 32),
+        (16, 0, 0.1 / 32),
+        (4, 0, 0.05 / 32),
+        (4, 8, 0.8 / 32),
+    ],
+)
+def test_small_batches_make_small_steps_unless_adapters_learn(
+    rows: int, rank: int, rate: float
+) -> None:
+    assert finetune_config(SHAPE, [100] * 50, batch=rows, rank=rank).rate == pytest.approx(rate)

@@ -57,7 +57,8 @@ class DemoConfig:
     debian: bool = True  # try to fetch the Debian package
     # Values of PretrainConfig that are not the depth's.
     base: Mapping[str, Any] = field(default_factory=lambda: {"evaluation_rows": 64})
-    chat: Mapping[str, Any] = field(default_factory=dict)  # and of FinetuneConfig
+    # And of FinetuneConfig: a base model that has hardly begun may change more than others.
+    chat: Mapping[str, Any] = field(default_factory=lambda: {"rate": 8e-4})
     reply_tokens: int = 96
 
 
