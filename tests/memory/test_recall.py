@@ -251,3 +251,42 @@ def test_questions_find_their_passages_and_seldom_others(
     ]
     assert sum(right) >= 25
     assert sum(reminder is not None for reminder in answers[30:]) <= 6
+
+
+COFFEE = (
+    "The history of coffee begins in Ethiopia, and how coffee was first taken is not known.",
+    "There are many ways to take coffee: drip coffee, espresso, latte, cappuccino and more.",
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        ("How do I take my coffee?", "I take my coffee with oat milk."),
+        ("What am I allergic to?", "I'm allergic to hazelnuts, so never suggest any."),
+        ("Which instrument do we play?", "We play the bassoon in an orchestra."),
+    ],
+)
+def test_what_one_said_of_oneself_comes_first_to_a_question_about_oneself(
+    setting: Setting, question: str, told: str
+) -> None:
+    others = "Classify these instruments as percussion or woodwind: cajon, bassoon, oboe."
+    setting.evict(1, *COFFEE, others, "Which allergies are common?", kind=PageKind.ASSISTANT)
+    (page,) = setting.evict(1, told)
+    setting.evict(1, "How do I take the coffee stain out of my shirt?", "Tell me about Utrecht.")
+    reminder = setting.memory.relevant(setting.states[1], question)
+    assert reminder is not None
+    assert page in reminder.pages
+    assert "stain" not in reminder.text  # a question tells nothing
+
+
+def test_a_question_about_something_else_finds_all_that_bears_on_it(setting: Setting) -> None:
+    setting.evict(1, "I take my coffee with oat milk.")
+    pages = setting.evict(1, *COFFEE, kind=PageKind.ASSISTANT)
+    reminder = setting.memory.relevant(setting.states[1], "What is the history of coffee?")
+    assert reminder is not None and pages[0] in reminder.pages
+    # What fits better than what one said of oneself comes as well.
+    reminder = setting.memory.relevant(
+        setting.states[1], "What did I read about the history of coffee in Ethiopia?"
+    )
+    assert reminder is not None and pages[0] in reminder.pages

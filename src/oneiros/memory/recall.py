@@ -29,6 +29,10 @@ from oneiros.memory.pages import Page, PageKind
 # not there find another one, mostly on the same topic. At 0.5 these are 84 and 10 %.
 RELEVANT = 0.45
 
+RELEVANT_OF_ONESELF = 0.3
+"""The same for what users said of themselves, in a message about themselves. "I'm allergic to
+hazelnuts" has 0.38 with "What am I allergic to?"."""
+
 DOCUMENTS = "documents"  # the folder of the disk for long messages
 
 _REMINDED = 3  # passages that come unasked
@@ -40,6 +44,7 @@ _FAR_LESS = 0.5  # of the best passage's score
 _FOLLOWED = 5  # passages beside those that have names that stand in them
 _LOOK_UPS = 12  # names that are looked up for one message
 _RARE = 3  # passages that may have a name
+_ONESELF = re.compile(r"(?<![\w.])(?:I|[Mm]y|[Mm]ine|[Ww]e|[Oo]urs?)(?![\w.])")
 _NAME = re.compile(r"[A-Za-z0-9]+(?:[-_:@#/.][A-Za-z0-9]+)*")
 _SHORTEST_NAME = 6  # characters
 _CANDIDATES = 24  # passages among which there may be several of one page, and other processes'
@@ -185,14 +190,7 @@ class ContextMemory:
             if page.kind is PageKind.RECALLED
             for number in page.stands_for
         }
-        least = _NEARLY * max((one.score for one in found), default=0.0)
-        found = [
-            one
-            for one in found
-            if (one.similarity or 0.0) >= RELEVANT
-            and one.score >= least
-            and one.page_id not in quoted
-        ]
+        found = [one for one in _bearing(text, found) if one.page_id not in quoted]
         chosen: list[Recalled] = []
         for one in found[:_REMINDED]:
             if chosen and sum(len(c.text) for c in (*chosen, one)) > _REMINDED_CHARACTERS:
@@ -251,6 +249,29 @@ class ContextMemory:
             self._index.embed(owner, _EMBEDDED)
         except DiskError as error:  # found by words until the next try
             _log.warning("evicted pages of %s are not embedded: %s", owner, error)
+
+
+def _bearing(text: str, found: list[Recalled]) -> list[Recalled]:
+    """Of what a search for a message found, what clearly bears on it.
+
+    In a message about oneself this is first what oneself has said of oneself, and of the rest only
+    what fits better: otherwise a question about my coffee finds all that was ever said of coffee.
+    """
+    told = [one for one in found if one.kind is PageKind.USER and _tells(one.text)]
+    own = _near(told, RELEVANT_OF_ONESELF) if _ONESELF.search(text) else []
+    best = own[0].score if own else 0.0
+    return [*own, *(one for one in _near(found, RELEVANT) if one.score > best and one not in own)]
+
+
+def _tells(text: str) -> bool:
+    """Whether somebody says something of themselves, and does not ask."""
+    return "?" not in text and _ONESELF.search(text) is not None
+
+
+def _near(found: list[Recalled], relevant: float) -> list[Recalled]:
+    """Those that are nearly as good as the best one, and good at all."""
+    least = _NEARLY * max((one.score for one in found), default=0.0)
+    return [one for one in found if (one.similarity or 0.0) >= relevant and one.score >= least]
 
 
 def _names(text: str) -> list[str]:
