@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from bench.agents.task import Task
 
 _STOCK = "item,count,price\nbolt,120,0.4\nnut,300,0.25\nwasher,80,0.1\nhinge,14,3.75\n"
@@ -18,6 +20,41 @@ _RECIPES = {
     "recipes/soup.md": "# Soup\n\nLeeks, potatoes, cream. Simmer for 25 minutes.\n",
 }
 _SETTINGS = '{\n  "language": "en",\n  "theme": "dark",\n  "volume": 40\n}\n'
+
+
+def _visits() -> tuple[str, int]:
+    draw = random.Random(3)
+    devices = [draw.choice(("mobile", "tablet", "desktop")) for _ in range(60)]
+    lines = [
+        f"2026-05-04 {9 + at // 10:02d}:{at % 10}4 {device} /page/{draw.randrange(100, 999)}\n"
+        for at, device in enumerate(devices)
+    ]
+    return "".join(lines), devices.count("mobile")
+
+
+def _parcels() -> tuple[str, str]:
+    draw = random.Random(4)
+    weights = {f"P-{number}": draw.randrange(100, 9999) for number in range(4001, 4061)}
+    rows = [
+        f"{parcel},{draw.choice(('Lyon', 'Turin', 'Basel'))},{weights[parcel]}\n"
+        for parcel in weights
+    ]
+    return "parcel,to,grams\n" + "".join(rows), max(weights, key=weights.__getitem__)
+
+
+def _guests() -> list[str]:
+    draw = random.Random(6)
+    first = ["Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ida", "Jan"]
+    last = ["Bauer", "Costa", "Dahl", "Bloch", "Evans", "Franke", "Baum", "Gold"]
+    return [
+        f"{draw.choice(first)} {draw.choice(last)}, table {draw.randrange(1, 20)}"
+        for _ in range(70)
+    ]
+
+
+_VISITS, _MOBILE = _visits()
+_PARCELS, _HEAVIEST = _parcels()
+_GUESTS = _guests()
 
 PRACTICE = (
     Task("times", "What is 348 times 279?", lambda done: done.counts(97092)),
@@ -170,5 +207,23 @@ PRACTICE = (
         "bicycles",
         "Begin at SITE/ferry/index.html and follow its links: what does it cost to take a bicycle?",
         lambda done: done.counts(3.5),
+    ),
+    Task(
+        "visits",
+        "How many lines of visits.log contain the word mobile?",
+        lambda done: done.counts(_MOBILE),
+        {"visits.log": _VISITS},
+    ),
+    Task(
+        "heaviest",
+        "Which parcel in parcels.csv is the heaviest?",
+        lambda done: done.says(_HEAVIEST),
+        {"parcels.csv": _PARCELS},
+    ),
+    Task(
+        "guests",
+        "Copy the lines of guests.txt that hold the name Dahl into dahl.txt.",
+        lambda done: done.lines("dahl.txt") == [guest for guest in _GUESTS if "Dahl" in guest],
+        {"guests.txt": "".join(f"{guest}\n" for guest in _GUESTS)},
     ),
 )

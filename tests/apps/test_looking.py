@@ -7,7 +7,7 @@ import json
 import pytest
 
 from oneiros.apps.agent import Agent
-from oneiros.apps.looking import LONGEST, looks
+from oneiros.apps.looking import HEAD, LONGEST, WHOLE, looks
 from oneiros.apps.named import named, not_dealt_with
 from oneiros.apps.prompts import Notice
 from oneiros.kernel.program import Call, Generate
@@ -15,8 +15,15 @@ from oneiros.model.answer_calls import ANSWER_NAME
 from tests.apps.driver import Driver, Reply, tool
 
 TOOLS = (tool("read_file"), tool("fetch_page"), tool("write_file"))
-FILES = {"a.txt": "Apples.", "long.txt": "x" * (LONGEST + 1)}
-PAGE = "http://h.example/p.html"
+LINES = [f"line {number:03}" for number in range(200)]
+FILES = {
+    "a.txt": "Apples.",
+    "whole.txt": "x" * WHOLE,
+    "lines.txt": "\n".join(LINES),
+    "one.txt": "y" * (WHOLE + 1),
+}
+PAGE, LONG_PAGE = "http://h.example/p.html", "http://h.example/long.html"
+PAGES = {PAGE: "A page.", LONG_PAGE: "z" * (LONGEST + 1)}
 
 
 def asked(request: str, *, guided: bool = True) -> Driver:
@@ -24,7 +31,7 @@ def asked(request: str, *, guided: bool = True) -> Driver:
 
     def results(name: str, arguments: str) -> str:
         given = json.loads(arguments)
-        return "A page." if "url" in given else FILES.get(given["path"], "Error: none.")
+        return PAGES[given["url"]] if "url" in given else FILES.get(given["path"], "Error: none.")
 
     model = frozenset({"scripted"}) if guided else frozenset[str]()
     driver = Driver(Agent(guided=model), TOOLS, lambda messages, asked: Reply("Done."))
@@ -35,11 +42,11 @@ def asked(request: str, *, guided: bool = True) -> Driver:
 
 
 def test_what_is_named_is_looked_at_once_and_shown() -> None:
-    request = f"Is a.txt, as {PAGE}? says, in new.txt or long.txt?"
+    request = f"Is a.txt, as {PAGE}? says, in new.txt or on {LONG_PAGE}?"
     driver = asked(request)
     calls = [action for action in driver.actions if isinstance(action, Call)]
     assert [[one.tool for one in call.requests] for call in calls] == [
-        ["fetch_page", "read_file", "read_file", "read_file"]
+        ["fetch_page", "fetch_page", "read_file", "read_file"]
     ]
     # What is not there, or too long, is not shown.
     shown = f"{PAGE}:\nA page.\n\na.txt:\nApples."
@@ -48,7 +55,20 @@ def test_what_is_named_is_looked_at_once_and_shown() -> None:
     ]
 
 
-@pytest.mark.parametrize("request_", ["How are you?", "Write it to new.txt.", "See long.txt."])
+def test_of_a_long_file_the_beginning_is_shown_and_how_much_there_is() -> None:
+    (notice,) = asked("How many lines has lines.txt?").notices()
+    shown, whole = "\n".join(LINES[: HEAD // 9]), len(FILES["lines.txt"])
+    said = f"[… these are {len(shown)} of {whole:,} characters in 200 lines]"
+    assert f"\nlines.txt:\n{shown}\n{said}\n" in notice
+    (notice,) = asked("What is in one.txt?").notices()
+    assert (
+        f"\none.txt:\n{'y' * HEAD}\n[… these are {HEAD} of 1,001 characters in 1 lines]\n" in notice
+    )
+    (notice,) = asked("What is in whole.txt?").notices()
+    assert f"\nwhole.txt:\n{FILES['whole.txt']}\n" in notice and "[…" not in notice
+
+
+@pytest.mark.parametrize("request_", ["How are you?", "Write it to new.txt.", f"See {LONG_PAGE}."])
 def test_nothing_is_said_where_there_is_nothing_to_show(request_: str) -> None:
     assert asked(request_).notices() == []
 

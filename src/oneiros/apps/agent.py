@@ -14,7 +14,7 @@ from oneiros.apps.looking import looks, seen
 from oneiros.apps.named import named
 from oneiros.apps.prompts import Notice
 from oneiros.apps.repetition import repetition
-from oneiros.apps.tool_choice import choose_tools
+from oneiros.apps.tool_choice import CORE, choose_tools
 from oneiros.apps.turn import Round, Turn, read_turn
 from oneiros.apps.written_calls import begins_call
 from oneiros.kernel.handles import CAPABILITY
@@ -27,6 +27,7 @@ from oneiros.model.tool_call_parser import OPENING
 _RECOUNTED = 8  # calls that an account without a model names
 _LONGEST_RECOUNTED = 120  # characters of each
 _VARIED = 0.8  # the temperature of a model that repeats what fails
+_MEMORY = ("recall", "read_document")  # tools that bring what left the context
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +107,14 @@ class Agent:
 
         Small models take a failure for an answer, and what worked for what is still to be done.
         So there is no answer right after the first failures, nor at first while something that the
-        message names was not dealt with. Who makes the same calls again has changed what was to be
-        changed, and answers; or takes other tools, where these failed or something is left to do;
-        or has read what was to be read, or should read something else, which chance decides.
+        message names was not dealt with. A question that has brought back what was said before, and
+        for which no tool offers itself, is answered: it was searched for already. Who makes the
+        same calls again has changed what was to be changed, and answers; or takes other tools,
+        where these failed or something is left to do; or has read what was to be read, or should
+        read something else, which chance decides.
         """
+        if not turn.rounds and _is_answered(turn, tools):
+            return Generate(tools=(*tools, ANSWER_NAME), tool_choice=ANSWER_NAME, parallel=False)
         failed = turn.last is not None and turn.last.failed
         neglects = len(turn.rounds) <= self.most_retries and bool(turn.neglected)
         if turn.seen and not turn.rounds:  # who is told to do something has to do it
@@ -176,6 +181,17 @@ def _others(tools: tuple[str, ...], turn: Turn) -> tuple[str, ...]:
     return tuple(name for name in tools if name not in called) or tools
 
 
+def _is_answered(turn: Turn, tools: tuple[str, ...]) -> bool:
+    """Whether what came back with a question is all that could be found for it."""
+    words = turn.request.replace("?", " ? ").split()
+    return (
+        turn.reminded
+        and "?" in words
+        and not {*tools} - {*_MEMORY, *CORE}
+        and not any(name in words for name in tools)
+    )
+
+
 def _look(view: View, turn: Turn) -> Action | None:
     """What comes before the first reply: calls that look at what the message names."""
     if turn.rounds or turn.seen or turn.notices or view.state.quarantine:
@@ -183,7 +199,8 @@ def _look(view: View, turn: Turn) -> Action | None:
     requests = looks(named(turn.request), {tool.name for tool in view.tools})
     if requests and not turn.looked:
         return Call(requests=tuple(requests.values()))
-    found = seen(zip(requests, turn.looked, strict=False))
+    results = zip(requests, turn.looked, strict=False)
+    found = seen(results, python="python" in offered_tools(view))
     return Note(text=prompts.seen(found, turn.request)) if found else None
 
 

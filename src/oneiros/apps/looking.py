@@ -7,12 +7,18 @@ once they do not have to call for, which saves a reply.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 from oneiros.kernel.program import ToolRequest
 
 MOST = 4  # files and pages
 LONGEST = 4_000  # characters that are shown, of all together
+WHOLE = 1_000  # characters of a file that is shown whole: of a longer one a program does more
+HEAD = 400  # characters of its beginning, which says of what form it is
+
+# What is read of these is no text on the disk.
+_EXTRACTED = re.compile(r"\.(?:pdf|docx?|xlsx?|png|jpe?g)$", re.IGNORECASE)
 
 _FILES, _PAGES = ("read_file", "path"), ("fetch_page", "url")
 
@@ -27,16 +33,29 @@ def looks(names: Sequence[str], tools: Collection[str]) -> dict[str, ToolRequest
     return requests
 
 
-def seen(results: Iterable[tuple[str, str]]) -> str:
+def seen(results: Iterable[tuple[str, str]], *, python: bool) -> str:
     """What was found, for the model; "" where nothing was, or nothing that is short enough.
 
     What failed is left out: a file that is not there may be one that is to be made.
 
     Args:
         results: names of files and pages, and the texts of the calls' results.
+        python: whether the model may call Python. Small models write programs as if what they have
+            seen were in a variable, and are told what is.
     """
     parts: list[str] = []
     for name, text in results:
-        if not text.startswith("Error: ") and sum(map(len, (*parts, text))) <= LONGEST:
-            parts.append(f"{name}:\n{text}")
+        page = "://" in name
+        shown = text if page or len(text) <= WHOLE else _head(text)
+        if not text.startswith("Error: ") and sum(map(len, (*parts, shown))) <= LONGEST:
+            opens = python and not page and not _EXTRACTED.search(name)
+            opened = f" (in Python: open({name!r}).read())" if opens else ""
+            parts.append(f"{name}{opened}:\n{shown}")
     return "\n\n".join(parts)
+
+
+def _head(text: str) -> str:
+    """The first lines of a text, or what of one fits, and how much there is."""
+    shown = text[:HEAD].rpartition("\n")[0] or text[:HEAD]
+    lines = len(text.splitlines())
+    return f"{shown}\n[… these are {len(shown):,} of {len(text):,} characters in {lines:,} lines]"

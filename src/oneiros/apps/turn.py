@@ -60,6 +60,7 @@ class Turn:
     request: str = ""  # the message that it begins with
     looked: tuple[str, ...] = ()  # results of the program's own calls
     seen: str = ""  # what of them was shown to the model
+    reminded: bool = False  # whether something came back unasked that was said before
     rounds: tuple[Round, ...] = ()
     notices: tuple[Notice, ...] = ()  # of the agent, before the first reply
 
@@ -132,6 +133,8 @@ def _with(turn: Turn, page: Page, view: View) -> Turn:
         if turn.last is None:
             return replace(turn, notices=(*turn.notices, notice))
         return _with_last(turn, replace(turn.last, notices=(*turn.last.notices, notice)))
+    if page.kind is PageKind.RECALLED:
+        return replace(turn, reminded=True)
     if page.kind is PageKind.VALUE:
         return replace(turn, looked=(*turn.looked, view.message(page)["content"]))
     if page.kind is PageKind.TOOL and turn.last is not None:
