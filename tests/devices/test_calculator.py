@@ -108,6 +108,8 @@ def test_roots_of_perfect_powers_are_exact(base: int, degree: int) -> None:
         ("5 km + 300 m", "= 5.3 km"),
         ("sqrt(4 m^2)", "= 2 m"),
         ("20 °C to °F", "= 68 °F"),
+        ("98.6 degrees Fahrenheit in degrees Celsius", "= 37 °C"),
+        ("20 Celsius to kelvin", "= 293.15 K"),
         ("70 kg * 9.81 m/s² to N", "= 686.7 N"),
         ("10 MB to MiB", "= 9.5367431640625 MiB"),
         ("pi/2 to deg", "≈ 90 deg"),

@@ -24,7 +24,12 @@ def test_variables_stay_and_the_last_value_is_shown(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
         first = await desk.run("import math\nx = 20\nprint('hello')\nx + 1")
         assert first.text == f"{NEW_INTERPRETER}\nhello\n21"
-        assert (await desk.run("y = math.sqrt(x + 5)")).text == "(nothing printed)"
+        assert (await desk.run("y = math.sqrt(x + 5)")).text == "y = 5.0"
+        assert (await desk.run("z = 1\nprint(z)\nz += y")).text == "1"
+        assert (await desk.run("z += 1")).text == "z = 7.0"
+        assert (await desk.run("a, b = 1, 2")).text == "(nothing printed)"
+        assert (await desk.run("if x:\n    y = 5.0")).text == "(nothing printed)"
+        assert len((await desk.run("long = 'x' * 5000")).text) == 1001
         assert (await desk.run("(x, y)")).text == "(20, 5.0)"
         assert (await desk.run("print('shown'); None")).text == "shown"
         result = await desk.run("import sys; print('to stderr', file=sys.stderr); 'text'")
@@ -89,6 +94,7 @@ def test_mistakes_say_what_to_do_and_read_the_same_each_time(tmp_path: Path) -> 
             ("import no_such_module", "ModuleNotFoundError: .* is not installed here"),
             ("words.split()", "NameError: .* read with open"),
             ("x = 0; for n in [1]: x += n", "SyntaxError: .* on a line of its own"),
+            ("with open('a') as f: x = 1 with open('b') as f: y = 2", "on a line of its own"),
         ):
             first, second = (await desk.run(code)).text, (await desk.run(code)).text
             assert first == second

@@ -57,6 +57,10 @@ _CUES = tuple(
         (r"\d+ (?:times|plus|minus|divided by) \d+|convert|together|area", "calculate exact"),
         (r"how (?:many|much)|sum|total|average|mean|median|product|most often", "python code"),
         (r"code|script|program|plot|chart|csv|regression|sort|numbers|random", "run python code"),
+        (
+            r"(?:upper|lower) ?case|capital letters|reverse\w*|alphabetical\w*|copy",
+            "run python code",
+        ),
         (r"change|replace|rename|correct|add the line|append", "edit replace file"),
         (r"remind|alarm|timer|tomorrow|in \d+ (?:seconds|minutes|hours|days)", "timer time"),
         (r"today|now|what time|clock|weekday|day of the week", "time day"),

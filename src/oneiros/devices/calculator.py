@@ -40,6 +40,7 @@ _GROUPED: Final = re.compile(r"\s*(?P<number>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?)
 _SPELLINGS: Final = str.maketrans(
     {"×": "*", "·": "*", "⋅": "*", "÷": "/", "−": "-", "–": "-", "²": "^2", "³": "^3", "½": "0.5"}
 )
+_TEMPERATURES: Final = re.compile(r"\b(?:degrees? )?(celsius|fahrenheit|kelvin)\b", re.IGNORECASE)
 _WORDS: Final = frozenset({"to", "in", "as", "of", "per", "mod"})
 _CONVERSIONS: Final = ("to", "in", "as")
 
@@ -69,7 +70,9 @@ def evaluate(expression: str) -> Quantity:
             f"The expression has {len(expression):,} characters; {LONGEST:,} are the most. "
             "Calculate its parts."
         )
-    return _Parser(_tokens(expression.translate(_SPELLINGS).rstrip("= "))).result()
+    spelled = expression.translate(_SPELLINGS).rstrip("= ")
+    spelled = _TEMPERATURES.sub(lambda scale: scale[1].lower(), spelled)
+    return _Parser(_tokens(spelled)).result()
 
 
 def result_of(expression: str) -> ToolResult:
@@ -92,7 +95,9 @@ async def calculate(
     context: CallContext,
     expression: Annotated[
         str,
-        Field(description='Such as "12% of 80", "300 km / (2 h + 30 min) to m/s", "70 °F to °C".'),
+        Field(
+            description='With units: "70 °F to °C", "1 week + 3 h to min", "9 km / 4 h", "2% of 8"'
+        ),
     ],
 ) -> ToolResult:
     """Calculate exactly: + - * / ^ ! %, brackets, fractions, units and conversions ("to"), pi,

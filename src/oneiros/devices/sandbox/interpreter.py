@@ -62,7 +62,8 @@ class Interpreter:
             reply, timed_out = await self._answer(code)
             if reply is not None and await self._confined.pause():
                 output = self._confined.take_output().text()
-                return Reply(output, reply["value"], reply["error"], tuple(reply["figures"]))
+                value = reply["value"] if output.strip() else reply["value"] or reply["assigned"]
+                return Reply(output, value, reply["error"], tuple(reply["figures"]))
         except asyncio.CancelledError:
             await self.end()
             raise
@@ -127,7 +128,7 @@ def _is_reply(reply: object) -> bool:
     """Whether it is one: the code that ran there may have sent anything."""
     if not isinstance(reply, dict):
         return False
-    texts = (reply.get("value"), reply.get("error"))
+    texts = (reply.get("value"), reply.get("assigned"), reply.get("error"))
     figures = reply.get("figures")
     return (
         all(text is None or isinstance(text, str) for text in texts)

@@ -4,7 +4,8 @@ It is started as `python -I -B interpreter.py DESCRIPTOR`, where the descriptor 
 come requests, and go replies: a length of four bytes and that much JSON.
 
     request  {"code": text}
-    reply    {"value": text or null, "error": text or null, "figures": [names of files]}
+    reply    {"value": text or null, "assigned": text or null, "error": text or null,
+              "figures": [names of files]}
 
 What the code prints goes where this program's output goes. Nothing of Oneiros is imported.
 """
@@ -16,6 +17,7 @@ import builtins
 import json
 import linecache
 import os
+import re
 import socket
 import sys
 import traceback
@@ -27,6 +29,8 @@ from typing import Any
 _LONGEST = 100_000  # characters of a value that are shown
 _ROWS = 100  # of a table
 _ITEMS = 1_000  # of a list or dictionary
+_ANOTHER = re.compile(r";|\S (?:with|for|while|def|import) ")  # statement behind one
+_LONGEST_ASSIGNED = 1_000  # characters of what code ends with giving a name to
 
 
 def main(descriptor: int) -> None:
@@ -60,8 +64,11 @@ def _receive(channel: socket.socket) -> Any:
 
 
 def run(code: str, namespace: dict[str, Any], name: str) -> dict[str, Any]:
-    """Run a piece of code; the value of its last expression is shown, as in a notebook."""
-    value = error = None
+    """Run a piece of code; the value of its last expression is shown, as in a notebook.
+
+    Code that ends with `x = ...` has "x = VALUE" as what was assigned: models forget to look.
+    """
+    value = assigned = error = None
     try:
         tree = ast.parse(code, name)
         linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
@@ -72,12 +79,27 @@ def run(code: str, namespace: dict[str, Any], name: str) -> dict[str, Any]:
             if result is not None:
                 namespace["_"] = result
                 value = shown(result)
+        elif (target := _assigned(tree)) in namespace:
+            text = f"{target} = {shown(namespace[target])}"
+            assigned = text if len(text) <= _LONGEST_ASSIGNED else f"{text[:_LONGEST_ASSIGNED]}…"
     except BaseException as raised:  # noqa: BLE001 - whatever the code raises is its result
         error = explained(raised, name)
     figures, problem = _save_figures(name, kept=".savefig(" in code)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    return {"value": value, "error": error or problem, "figures": figures}
+    return {"value": value, "assigned": assigned, "error": error or problem, "figures": figures}
+
+
+def _assigned(tree: ast.Module) -> str:
+    """The name that the last statement gives a value to; "": none, or several."""
+    match tree.body[-1:]:
+        case [
+            ast.Assign(targets=[ast.Name(id=name)])
+            | ast.AugAssign(target=ast.Name(id=name))
+            | ast.AnnAssign(target=ast.Name(id=name))
+        ]:
+            return name
+    return ""
 
 
 # Values
@@ -187,8 +209,8 @@ def _advice(error: BaseException) -> str:
         return f". {error.name} is not installed here: do it with Python's own modules."
     if isinstance(error, NameError) and error.name:
         return ". Only variables of earlier Python calls are here. Files are read with open()."
-    if isinstance(error, SyntaxError) and ";" in (error.text or ""):
-        return ". Write each statement on a line of its own, without semicolons."
+    if isinstance(error, SyntaxError) and _ANOTHER.search(error.text or ""):
+        return ". Write each statement on a line of its own, indented, without semicolons."
     return ""
 
 
