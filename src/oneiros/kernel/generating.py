@@ -134,6 +134,8 @@ async def _carry_out(process: Process, action: Generate, conversation: Conversat
         if process.interruptions > interruptions:  # while it waited for its turn
             reply = _Reply(None, None, "interrupted", Usage())
         elif refused is None:
+            if process.talk.conversation is not conversation:  # reniced, or of another model now
+                conversation = _with_room(process, action)
             reply = await _reply(process, conversation, _options(process, action, generation))
         else:
             reply = _Reply(None, None, "failed", Usage(), refused)

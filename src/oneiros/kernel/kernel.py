@@ -420,6 +420,9 @@ class Kernel:
     async def renice(self, pid: int, priority: int) -> None:
         """Change the priority: 0 for a process that somebody waits for, up to 19 for less.
 
+        A reply that waits for its turn has the new one; one that is being generated goes on as it
+        began.
+
         Raises:
             ProcessError: it is out of this range, or the process has ended.
         """
@@ -427,6 +430,7 @@ class Kernel:
         _check_priority(priority)
         process.append(e.Reniced(priority=priority))
         process.talk = Talk()  # made with the old one
+        self._services.scheduler.renice(pid, priority)
 
     async def set_model(self, pid: int, model: str) -> None:
         """Let another model think. Raises ModelNotFoundError: it is not open."""

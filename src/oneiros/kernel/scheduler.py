@@ -26,6 +26,7 @@ class Turn:
     priority: int
     tokens: int = 0  # that it took; set before the turn ends
     _granted: asyncio.Event = field(default_factory=asyncio.Event)
+    _slot: bool = False  # whether it takes one of the background's
 
     @property
     def interactive(self) -> bool:
@@ -69,11 +70,19 @@ class Scheduler:
             yield turn
         finally:
             if turn._granted.is_set():
-                self._free += 1
+                self._free += turn._slot
                 self._charge(turn)
             else:
                 self._waiting.remove(turn)
             self._grant()
+
+    def renice(self, pid: int, priority: int) -> None:
+        """Change the priority of a process's turn; one that becomes interactive waits no longer."""
+        for turn in [turn for turn in self._waiting if turn.pid == pid]:
+            turn.priority = priority
+            if turn.interactive:
+                self._waiting.remove(turn)
+                turn._granted.set()
 
     def forget(self, pid: int) -> None:
         """A process has ended."""
@@ -90,4 +99,5 @@ class Scheduler:
             self._waiting.remove(turn)
             self._now = max(self._now, self._virtual[turn.pid])
             self._free -= 1
+            turn._slot = True
             turn._granted.set()
