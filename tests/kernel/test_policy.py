@@ -81,6 +81,7 @@ def context(
     label: Label = TAINTED,
     readings: Sequence[Reading] = (),
     made: Sequence[ToolCall] = (),
+    lately: Sequence[ToolCall] = (),
 ) -> PolicyContext:
     return PolicyContext(
         owner="me",
@@ -90,7 +91,8 @@ def context(
         request=lambda: request,
         label=label,
         readings=lambda: readings,
-        made=lambda: made,
+        made=lambda: [*made, *lately],
+        lately=lambda: lately,
     )
 
 

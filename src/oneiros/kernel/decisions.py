@@ -113,10 +113,17 @@ def policy_context(state: ProcessState, texts: StateTexts) -> PolicyContext:
     def readings() -> tuple[Reading, ...]:
         return tuple(map(texts.reading, state.readings))
 
+    def remembered(calls: tuple[MadeCall, ...]) -> tuple[ToolCall, ...]:
+        made = map(texts.made, calls)
+        return tuple(call for call in made if call.contract.effects or call.contract.sinks)
+
     @cache
     def made() -> tuple[ToolCall, ...]:
-        calls = map(texts.made, state.made)
-        return tuple(call for call in calls if call.contract.effects or call.contract.sinks)
+        return remembered(state.made)
+
+    @cache
+    def lately() -> tuple[ToolCall, ...]:
+        return remembered(state.made[state.made_before :])
 
     return PolicyContext(
         owner=state.owner,
@@ -127,6 +134,7 @@ def policy_context(state: ProcessState, texts: StateTexts) -> PolicyContext:
         label=state.label,
         readings=readings,
         made=made,
+        lately=lately,
         app_grants=state.grants,
         private=state.private,
         asked=len(state.asked),

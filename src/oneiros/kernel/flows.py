@@ -55,7 +55,7 @@ def leaks(
         # The user's own words; which of them, and how often, can be made to say something, too.
         if call.contract.effects or not _has_private(context):
             return []
-        made = [*context.made(), *together]
+        made = [*context.lately(), *together]
         told = sum(bool(one.contract.sinks) and not one.contract.effects for one in made)
         return [Problem("often", readers[0][0])] if told >= MOST_LOOK_UPS else []
     problems = []

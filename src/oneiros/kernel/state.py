@@ -128,6 +128,7 @@ class ProcessState:
     asked: frozenset[str] = frozenset()  # meanings of questions
     refused: frozenset[str] = frozenset()  # those that a person said no to
     made: tuple[MadeCall, ...] = ()
+    made_before: int = 0  # of them, before the user's last message
     endorsed: float = 0.0  # bits of plain answers of inspections, those of children included
     pages: tuple[Page, ...] = ()  # the context, and values
     evicted: tuple[Page, ...] = ()
@@ -397,7 +398,8 @@ def _spoken_to(state: ProcessState) -> ProcessState:
 
     What was done stays: a message that speaks of something else is no leave to do it again.
     """
-    return replace(state, asked=frozenset(), refused=frozenset(), endorsed=0.0)
+    before = len(state.made)
+    return replace(state, asked=frozenset(), refused=frozenset(), endorsed=0.0, made_before=before)
 
 
 def _step(state: ProcessState) -> ProcessState:

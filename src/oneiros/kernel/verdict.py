@@ -35,6 +35,7 @@ class PolicyContext:
     readings: Callable[[], Sequence[Reading]] = tuple  # what earlier calls brought, in order
     # Calls with effects or readers that were allowed earlier.
     made: Callable[[], Sequence[ToolCall]] = tuple
+    lately: Callable[[], Sequence[ToolCall]] = tuple  # of them, since the user's last message
     app_grants: frozenset[str] = frozenset()  # tools, and readers, that the app's owner allowed
     private: bool = False  # whether private data came into the context by another way than a call
     asked: int = 0  # questions since the user's last message
