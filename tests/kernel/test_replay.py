@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,12 @@ def test_the_program_was_asked_before_room_was_made_for_its_reply(tmp_path: Path
     for pages, same in ((3, True), (4, True), (9, False)):
         pid = journal.new_pid()
         journal.append(pid, [started, *between, wanted(pages)])
+        again = replay(journal, pid, Counts(), partial(journal.state, pid))
         if same:
-            assert replay(journal, pid, Counts(), journal.state(pid)) == 5
+            assert asyncio.run(again) == 5
         else:
             with pytest.raises(ReplayError, match="Event 5"):
-                replay(journal, pid, Counts(), journal.state(pid))
+                asyncio.run(again)
     journal.close()
 
 
@@ -97,5 +99,30 @@ def test_an_end_that_the_program_wanted_is_checked(tmp_path: Path, status: str) 
         async with running(tmp_path, programs={"ends": GivesUp(status, "yes")}) as kernel:
             with pytest.raises(ReplayError, match="ended"):
                 await kernel.replay(pid)
+
+    asyncio.run(main())
+
+
+def test_a_process_goes_on_while_it_is_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oneiros.kernel.replay._AT_ONCE", 0.0)
+
+    async def main() -> None:
+        models = ScriptedModels(deque(f"Reply {number}." for number in range(40)))
+        async with running(tmp_path, models=models) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="me", text="0"))
+            for number in range(1, 20):
+                await until(kernel, lambda: idle(kernel, pid))
+                await kernel.send(pid, str(number))
+            await until(kernel, lambda: idle(kernel, pid))
+            before = kernel.state(pid).seq
+            replayed = asyncio.create_task(kernel.replay(pid))
+            await asyncio.sleep(0)
+            assert not replayed.done()  # it lets others have their turn
+            await kernel.send(pid, "And one more.")
+            await until(kernel, lambda: idle(kernel, pid))
+            assert before < await replayed <= kernel.state(pid).seq
+            assert await kernel.replay(pid) == kernel.state(pid).seq
 
     asyncio.run(main())

@@ -582,7 +582,7 @@ class Kernel:
         program = self._services.programs.get(state.program)
         if program is None:
             raise ProcessError(f'There is no program "{state.program}" here.')
-        return replay(self._journal, pid, program, state)
+        return await replay(self._journal, pid, program, lambda: self.state(pid))
 
     def erase(self, pid: int, page: int | None = None) -> None:
         """Erase the text of a page and all that it was made of, or all texts of a process.
