@@ -44,6 +44,26 @@ def test_variables_stay_and_the_last_value_is_shown(tmp_path: Path) -> None:
     at(tmp_path, work)
 
 
+def test_statements_in_one_line_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    async def work(desk: Desk) -> None:
+        wrote = await desk.run("with open('a', 'w') as f: f.write('b\\na with c\\n')")
+        assert "a" in wrote.files
+        both = await desk.run(
+            "with open('a') as f: lines = f.readlines(); lines.sort(); "
+            "with open('b', 'w') as f: f.writelines(lines)"
+        )
+        assert both.text.startswith("[read as 2 lines]\n") and "b" in both.files
+        assert (await desk.run("open('b').read()")).text == "'a with c\\nb\\n'"
+        summed = await desk.run("import math; x = 0; for n in [1, 2]: x += n\nx * 2")
+        assert summed.text == "[read as 3 lines]\n6"
+        told = await desk.run("import os import math\nwith open('b') as f: t = f.read() 1 / 0")
+        assert "SyntaxError" in told.text
+        nowhere = await desk.run("y = 0; for n in [1]: y += 1\n1 / 0")
+        assert "line 3: 1 / 0\nZeroDivisionError" in nowhere.text  # of what was run
+
+    at(tmp_path, work)
+
+
 def test_values_are_shown_as_models_can_read_them(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
         table = await desk.run("[{'name': 'Ada', 'born': 1815}, {'name': 'Alan'}]")
@@ -93,8 +113,9 @@ def test_mistakes_say_what_to_do_and_read_the_same_each_time(tmp_path: Path) -> 
         for code, advice in (
             ("import no_such_module", "ModuleNotFoundError: .* is not installed here"),
             ("words.split()", "NameError: .* read with open"),
-            ("x = 0; for n in [1]: x += n", "SyntaxError: .* on a line of its own"),
-            ("with open('a') as f: x = 1 with open('b') as f: y = 2", "on a line of its own"),
+            ("if 1: x = 0; for n in [1]: x += n", "SyntaxError: .* on a line of its own"),
+            ("for n in [1]: x = 1 with open('b') as f: y = 2", "on a line of its own"),
+            ("print('a' b); with open('b') as f: 2", "print.'a' b.; with .*\nSyntaxError"),
         ):
             first, second = (await desk.run(code)).text, (await desk.run(code)).text
             assert first == second

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import json
 import linecache
 import os
@@ -29,6 +30,10 @@ from typing import Any
 _LONGEST = 100_000  # characters of a value that are shown
 _ROWS = 100  # of a table
 _ITEMS = 1_000  # of a list or dictionary
+# The space before a statement that begins a line, behind another one.
+_FOLLOWING = re.compile(r"(?<=\S);? +(?=(?:with|for|while|def|import|from) )")
+# Lines that are left as they are: what follows their bodies may belong to these.
+_MAY_REPEAT = re.compile(r"\s|(?:for|while|if|elif|else|def|class|try|except)\b")
 _ANOTHER = re.compile(r";|\S (?:with|for|while|def|import) ")  # statement behind one
 _LONGEST_ASSIGNED = 1_000  # characters of what code ends with giving a name to
 
@@ -70,7 +75,7 @@ def run(code: str, namespace: dict[str, Any], name: str) -> dict[str, Any]:
     """
     value = assigned = error = None
     try:
-        tree = ast.parse(code, name)
+        code, tree = _parsed(code, name)
         linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, name, "exec"), namespace)
@@ -88,6 +93,27 @@ def run(code: str, namespace: dict[str, Any], name: str) -> dict[str, Any]:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     return {"value": value, "assigned": assigned, "error": error or problem, "figures": figures}
+
+
+def _parsed(code: str, name: str) -> tuple[str, ast.Module]:
+    """The code, and its tree. Raises SyntaxError.
+
+    Models that are asked for lines write several statements in one: `with ...: a; with ...: b`.
+    Where that is all that is wrong, it is read as they mean it, and they are told. What follows the
+    body of a loop or of a condition may belong to it or not, and stays a mistake.
+    """
+    try:
+        return code, ast.parse(code, name)
+    except SyntaxError:
+        lines = code.splitlines()
+        meant = "\n".join(
+            line if _MAY_REPEAT.match(line) else _FOLLOWING.sub("\n", line) for line in lines
+        )
+        with contextlib.suppress(SyntaxError):
+            tree = ast.parse(meant, name)
+            print(f"[read as {len(meant.splitlines())} lines]", flush=True)
+            return meant, tree
+        raise
 
 
 def _assigned(tree: ast.Module) -> str:
