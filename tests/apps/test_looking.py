@@ -21,6 +21,7 @@ FILES = {
     "whole.txt": "x" * WHOLE,
     "lines.txt": "\n".join(LINES),
     "one.txt": "y" * (WHOLE + 1),
+    "part.txt": "\n".join(["[Lines 1 to 179 of 5000.]", *LINES]),
 }
 PAGE, LONG_PAGE = "http://h.example/p.html", "http://h.example/long.html"
 PAGES = {PAGE: "A page.", LONG_PAGE: "z" * (LONGEST + 1)}
@@ -64,6 +65,10 @@ def test_of_a_long_file_the_beginning_is_shown_and_how_much_there_is() -> None:
     assert (
         f"\none.txt:\n{'y' * HEAD}\n[… these are {HEAD} of 1,001 characters in 1 lines]\n" in notice
     )
+    # What is a part already says how much there is.
+    (notice,) = asked("How many lines has part.txt?").notices()
+    assert notice.split("\npart.txt:\n")[1].startswith("[Lines 1 to 179 of 5000.]\nline 000\n")
+    assert "characters" not in notice and "\n[…]\n" in notice
     (notice,) = asked("What is in whole.txt?").notices()
     assert f"\nwhole.txt:\n{FILES['whole.txt']}\n" in notice and "[…" not in notice
 

@@ -41,17 +41,22 @@ def first_reply(
 
 @pytest.mark.parametrize("tools", [(RECALL,), (RECALL, *OTHERS)])
 def test_a_question_with_a_reminder_is_answered(tools: Sequence[Tool]) -> None:
-    first = first_reply("Who is my dentist?", tools=tools)
+    first = first_reply("Who is the dentist that we go to?", tools=tools)
     assert first.tool_choice == ANSWER_NAME and ANSWER_NAME in first.tools
 
 
 @pytest.mark.parametrize(
     ("request_", "reminded"),
     [
-        ("Who is my dentist?", False),  # nothing came back
+        ("Who is the dentist that we go to?", False),  # nothing came back
+        ("Who is my dentist?", True),  # that may be in a file, too
         ("Tell my dentist that I am late.", True),  # something is to be done
-        ("Who is my dentist? Use recall to find out.", True),  # the user names the tool
+        ("Can you use Recall to find out who my dentist is?", True),  # the user names the tool
         ("What is 12 plus 30 together?", True),  # another tool offers itself
+        ("How many lines of visits.log contain the word mobile?", True),
+        ("What is the median of our measurements?", True),
+        ("Can you sort these numbers?", True),
+        ("Who is my dentist? Write to them that I am late.", True),
     ],
 )
 def test_other_messages_leave_the_choice(request_: str, reminded: bool) -> None:

@@ -30,6 +30,18 @@ def test_variables_stay_and_the_last_value_is_shown(tmp_path: Path) -> None:
         assert (await desk.run("a, b = 1, 2")).text == "(nothing printed)"
         assert (await desk.run("if x:\n    y = 5.0")).text == "(nothing printed)"
         assert len((await desk.run("long = 'x' * 5000")).text) == 1001
+        assert (await desk.run("z: int")).text == "(nothing printed)"
+        assert (await desk.run("globals()[''] = 'boo'\nimport os")).text == "(nothing printed)"
+        for quiet in (  # what cannot be shown is no mistake of the code's
+            "class Bad:\n    def __repr__(self): raise AttributeError\nb = Bad()",
+            "it = map(str, [1])",
+            "b = Bad()",
+        ):
+            assert (await desk.run(quiet)).text == "(nothing printed)", quiet
+        deep = await desk.run("t = []\nfor _ in range(100000): t = [t]\nu = t")
+        assert deep.text == "u = [[[[[...]]]]]"
+        many = await desk.run("d = {'a': list(range(300000))}")
+        assert many.text.startswith("d = {'a': [0, 1, 2,") and len(many.text) < 300
         assert (await desk.run("(x, y)")).text == "(20, 5.0)"
         assert (await desk.run("print('shown'); None")).text == "shown"
         result = await desk.run("import sys; print('to stderr', file=sys.stderr); 'text'")
@@ -115,6 +127,8 @@ def test_mistakes_say_what_to_do_and_read_the_same_each_time(tmp_path: Path) -> 
             ("words.split()", "NameError: .* read with open"),
             ("if 1: x = 0; for n in [1]: x += n", "SyntaxError: .* on a line of its own"),
             ("for n in [1]: x = 1 with open('b') as f: y = 2", "on a line of its own"),
+            ("x = [i for i in range(3)", r"^line 1: .*\nSyntaxError: '\[' was never closed$"),
+            ("from math import sqrt)", r"^line 1: .*\nSyntaxError: unmatched '\)'$"),
             ("print('a' b); with open('b') as f: 2", "print.'a' b.; with .*\nSyntaxError"),
         ):
             first, second = (await desk.run(code)).text, (await desk.run(code)).text

@@ -74,6 +74,24 @@ def test_a_lower_priority_counts_for_the_turn_that_is_waited_for() -> None:
     asyncio.run(main())
 
 
+def test_a_turn_of_steady_priority_keeps_it() -> None:
+    async def main() -> None:
+        scheduler = Scheduler(1)
+        async with scheduler.turn(1, 1):
+            waiting = asyncio.create_task(steady(scheduler))
+            await settle()
+            scheduler.renice(2, 0)
+            await settle()
+            assert not waiting.done()
+        assert (await waiting).priority == 5
+
+    async def steady(scheduler: Scheduler) -> Turn:
+        async with scheduler.turn(2, 5, steady=True) as turn:
+            return turn
+
+    asyncio.run(main())
+
+
 async def once(scheduler: Scheduler, pid: int, priority: int) -> Turn:
     async with scheduler.turn(pid, priority) as turn:
         return turn

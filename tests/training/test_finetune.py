@@ -185,6 +185,8 @@ SHAPE = NetworkConfig(
     ("chosen", "message"),
     [
         ({"rate": 0}, "rate is 0, and must be above 0"),
+        ({"batch": 0}, "batch is 0, and must be above 0"),
+        ({"batch": -1}, "batch is -1, and must be above 0"),
         ({"clip": float("nan")}, "clip is nan"),
         ({"warmup": -1}, "warmup is -1, and must not be negative"),
         ({"context": 4096}, "made for 128 tokens, not 4,096"),

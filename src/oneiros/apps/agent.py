@@ -7,6 +7,7 @@ but its journal.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from oneiros.apps import prompts
@@ -14,7 +15,7 @@ from oneiros.apps.looking import looks, seen
 from oneiros.apps.named import named
 from oneiros.apps.prompts import Notice
 from oneiros.apps.repetition import repetition
-from oneiros.apps.tool_choice import CORE, choose_tools
+from oneiros.apps.tool_choice import choose_tools, needed_tools
 from oneiros.apps.turn import Round, Turn, read_turn
 from oneiros.apps.written_calls import begins_call
 from oneiros.kernel.handles import CAPABILITY
@@ -28,6 +29,7 @@ _RECOUNTED = 8  # calls that an account without a model names
 _LONGEST_RECOUNTED = 120  # characters of each
 _VARIED = 0.8  # the temperature of a model that repeats what fails
 _MEMORY = ("recall", "read_document")  # tools that bring what left the context
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Agent:
         where these failed or something is left to do; or has read what was to be read, or should
         read something else, which chance decides.
         """
-        if not turn.rounds and _is_answered(turn, tools):
+        if not turn.rounds and _is_answered(view, turn):
             return Generate(tools=(*tools, ANSWER_NAME), tool_choice=ANSWER_NAME, parallel=False)
         failed = turn.last is not None and turn.last.failed
         neglects = len(turn.rounds) <= self.most_retries and bool(turn.neglected)
@@ -181,15 +183,15 @@ def _others(tools: tuple[str, ...], turn: Turn) -> tuple[str, ...]:
     return tuple(name for name in tools if name not in called) or tools
 
 
-def _is_answered(turn: Turn, tools: tuple[str, ...]) -> bool:
+def _is_answered(view: View, turn: Turn) -> bool:
     """Whether what came back with a question is all that could be found for it."""
-    words = turn.request.replace("?", " ? ").split()
-    return (
-        turn.reminded
-        and "?" in words
-        and not {*tools} - {*_MEMORY, *CORE}
-        and not any(name in words for name in tools)
-    )
+    request = turn.request
+    if not turn.reminded or turn.seen or turn.neglected or not request.rstrip().endswith("?"):
+        return False
+    words = set(_WORD.findall(request.lower()))
+    if any(tool.name.lower() in words for tool in view.tools):
+        return False
+    return {*needed_tools(request, view.tools)} <= {*_MEMORY}
 
 
 def _look(view: View, turn: Turn) -> Action | None:

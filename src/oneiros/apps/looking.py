@@ -57,5 +57,7 @@ def seen(results: Iterable[tuple[str, str]], *, python: bool) -> str:
 def _head(text: str) -> str:
     """The first lines of a text, or what of one fits, and how much there is."""
     shown = text[:HEAD].rpartition("\n")[0] or text[:HEAD]
+    if text.startswith("[Lines "):  # a part of a file, which says so itself
+        return f"{shown}\n[…]"
     lines = len(text.splitlines())
     return f"{shown}\n[… these are {len(shown):,} of {len(text):,} characters in {lines:,} lines]"

@@ -112,6 +112,11 @@ def choose_tools(requests: Sequence[str], tools: Sequence[Tool]) -> tuple[str, .
     return tuple(shown)
 
 
+def needed_tools(request: str, tools: Sequence[Tool]) -> tuple[str, ...]:
+    """The names of the tools that one message by itself asks for, however few there are."""
+    return tuple(_needed(request, [_document(tool) for tool in tools]))
+
+
 def _needed(request: str, documents: Sequence[_Document]) -> list[str]:
     """The tools that a message needs: those for each thing its form says, then for its words."""
     words = _URL.sub(" ", request)

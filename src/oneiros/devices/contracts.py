@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from oneiros.errors import OneirosError
 from oneiros.kernel.contract import CONSERVATIVE, Contract
 from oneiros.kernel.label import SYSTEM, TRUSTED_KINDS, UNTRUSTED_KINDS, USER
-from oneiros.kernel.readings import is_under
+from oneiros.kernel.readings import is_vouched
 
 FILE = "contracts.json"
 
@@ -126,7 +126,7 @@ def contract_of(base: Contract, fields: Fields, arguments: Fields, place: str) -
             f"the tool has {has}."
         )
     for field in contract.names:
-        if not is_under(field, contract.trusted_fields):
+        if not is_vouched(field, contract.trusted_fields):
             raise ContractError(f'{place}: the field "{field}" names records, and is not trusted.')
     for origin in contract.origins:
         kind, _, rest = origin.partition(":")

@@ -136,6 +136,9 @@ async def _carry_out(process: Process, action: Generate, conversation: Conversat
         elif refused is None:
             if process.talk.conversation is not conversation:  # reniced, or of another model now
                 conversation = _with_room(process, action)
+                prompt_tokens = conversation.prompt_tokens(_tools(process, action))
+                limit = min(generation.limit, _limit(process, action, prompt_tokens))
+                generation = replace(generation, limit=limit)
             reply = await _reply(process, conversation, _options(process, action, generation))
         else:
             reply = _Reply(None, None, "failed", Usage(), refused)

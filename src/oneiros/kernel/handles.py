@@ -10,6 +10,7 @@ the field `body` of the first record that call 12.3 brought; `12.3` is all of it
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,12 @@ from oneiros.errors import BlobErasedError
 from oneiros.kernel.contract import Contract
 from oneiros.kernel.events import LoadBlob
 from oneiros.kernel.label import UNTRUSTED_KINDS, Label, is_trusted
-from oneiros.kernel.readings import VALUE, is_name, is_plain, is_vouched
+from oneiros.kernel.readings import VALUE, is_plain, is_vouched
 from oneiros.kernel.state import ProcessState
 from oneiros.kernel.tools import ToolError
 
+# A field that no contract names is shown by its name only if that looks like a program's.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
 CAPABILITY = "handles"  # of the tools that inspect and open them
 _MOST_NAMED = 10  # handles that an error lists
 
@@ -131,7 +134,7 @@ def _is_record(result: _Result, value: Mapping[str, object], path: str) -> bool:
     paths = [(name, _within(path, name)) for name in value]
     vouched = [_has_vouched(result, inner) for _, inner in paths]
     return any(vouched) and all(
-        known or is_name(name) for known, (name, _) in zip(vouched, paths, strict=True)
+        known or _NAME.fullmatch(name) for known, (name, _) in zip(vouched, paths, strict=True)
     )
 
 

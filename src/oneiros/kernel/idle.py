@@ -62,7 +62,7 @@ async def sum_up(process: Process) -> None:
             sampling=SamplingOptions(temperature=0.0, max_tokens=_LONGEST)
         )
         text = ""
-        async with services.scheduler.turn(process.pid, _LOW) as turn:
+        async with services.scheduler.turn(process.pid, _LOW, steady=True) as turn:
             try:
                 async with aclosing(conversation.generate(options)) as generated:
                     async for event in generated:

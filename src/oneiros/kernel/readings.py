@@ -24,7 +24,6 @@ _LONGEST = 80  # characters of a plain text
 _MOST_WORDS = 12
 # Not "007", nor "1,2": what is written so is a name.
 _NUMBER = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|0|[1-9][0-9]*)(?:\.[0-9]+)?")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,24 +89,11 @@ def is_under(path: str, names: tuple[str, ...]) -> bool:
 def is_vouched(path: str, trusted: tuple[str, ...]) -> bool:
     """Whether a tool's trusted fields cover a path of its output.
 
-    Below a field that a contract names, a path has names as programs give them: the field was
-    vouched for, and no words that somebody put there as an object's keys. "*" vouches for all of an
-    output, its keys too: plain ones.
+    A field is a value, or a list of values. What an object holds has to be named itself
+    ("owner.name"): whoever fills an object might choose its keys, too, and spell something by
+    them. "*" vouches for all of an output, its keys too: plain ones.
     """
-    return any(
-        (name == "*" and is_plain(path))
-        or name == path
-        or (
-            path.startswith(f"{name}.")
-            and all(map(is_name, path.removeprefix(f"{name}.").split(".")))
-        )
-        for name in trusted
-    )
-
-
-def is_name(text: str) -> bool:
-    """Whether a key looks like one that a program's author chose."""
-    return _NAME.fullmatch(text) is not None
+    return path in trusted or ("*" in trusted and is_plain(path))
 
 
 def is_plain(value: Scalar) -> bool:

@@ -25,6 +25,7 @@ class Turn:
     pid: int
     priority: int
     tokens: int = 0  # that it took; set before the turn ends
+    steady: bool = False  # whether it keeps its priority, whatever becomes of the process's
     _granted: asyncio.Event = field(default_factory=asyncio.Event)
     _slot: bool = False  # whether it takes one of the background's
 
@@ -53,9 +54,11 @@ class Scheduler:
         self._now = 0.0  # virtual time of the turn that began last: newcomers begin here
 
     @asynccontextmanager
-    async def turn(self, pid: int, priority: int) -> AsyncGenerator[Turn, None]:
+    async def turn(
+        self, pid: int, priority: int, *, steady: bool = False
+    ) -> AsyncGenerator[Turn, None]:
         """Wait for one's turn, and have it for the body of the `async with`."""
-        turn = Turn(pid, priority)
+        turn = Turn(pid, priority, steady=steady)
         if turn.interactive:
             try:
                 yield turn
@@ -78,7 +81,7 @@ class Scheduler:
 
     def renice(self, pid: int, priority: int) -> None:
         """Change the priority of a process's turn; one that becomes interactive waits no longer."""
-        for turn in [turn for turn in self._waiting if turn.pid == pid]:
+        for turn in [one for one in self._waiting if one.pid == pid and not one.steady]:
             turn.priority = priority
             if turn.interactive:
                 self._waiting.remove(turn)

@@ -37,6 +37,7 @@ DOCUMENTS = "documents"  # the folder of the disk for long messages
 
 _REMINDED = 3  # passages that come unasked
 _NEARLY = 0.8  # of the best passage's score, for others to come with it
+_NEARLY_OF_ONESELF = 0.7
 _REMINDED_CHARACTERS = 1_200
 _EMBEDDED = 256  # passages after an eviction: more than one evicts, and a few seconds' work
 _EMBEDDED_FIRST = 64  # of these, those that a search by meaning waits for
@@ -63,6 +64,7 @@ class Recalled:
     score: float  # comparable within one search only
     similarity: float | None  # cosine to the query; None: not known yet
     label: Label
+    by_user: bool = False  # whether the user wrote it, and no other process
 
     def __str__(self) -> str:
         return f"[message {self.page_id}, {self.kind}] {self.text}"
@@ -239,7 +241,13 @@ class ContextMemory:
             page = own.get(hit.path)
             if page is not None and page.id not in found:
                 found[page.id] = Recalled(
-                    page.id, page.kind, hit.text, hit.score, hit.similarity, page.label
+                    page_id=page.id,
+                    kind=page.kind,
+                    text=hit.text,
+                    score=hit.score,
+                    similarity=hit.similarity,
+                    label=page.label,
+                    by_user=page.sender == "user",
                 )
         return list(found.values())
 
@@ -252,26 +260,28 @@ class ContextMemory:
 
 
 def _bearing(text: str, found: list[Recalled]) -> list[Recalled]:
-    """Of what a search for a message found, what clearly bears on it.
+    """Of what a search for a message found, what clearly bears on it; what is to be quoted, first.
 
-    In a message about oneself this is first what oneself has said of oneself, and of the rest only
-    what fits better: otherwise a question about my coffee finds all that was ever said of coffee.
+    That is what fits nearly as well as the best. In a message about oneself it is also what oneself
+    has said of oneself, right behind the best: a question about my coffee finds all that was ever
+    said of coffee.
     """
-    told = [one for one in found if one.kind is PageKind.USER and _tells(one.text)]
-    own = _near(told, RELEVANT_OF_ONESELF) if _ONESELF.search(text) else []
-    best = own[0].score if own else 0.0
-    return [*own, *(one for one in _near(found, RELEVANT) if one.score > best and one not in own)]
-
-
-def _tells(text: str) -> bool:
-    """Whether somebody says something of themselves, and does not ask."""
-    return "?" not in text and _ONESELF.search(text) is not None
-
-
-def _near(found: list[Recalled], relevant: float) -> list[Recalled]:
-    """Those that are nearly as good as the best one, and good at all."""
-    least = _NEARLY * max((one.score for one in found), default=0.0)
-    return [one for one in found if (one.similarity or 0.0) >= relevant and one.score >= least]
+    best = max((one.score for one in found), default=0.0)
+    near = [
+        one for one in found if (one.similarity or 0.0) >= RELEVANT and one.score >= _NEARLY * best
+    ]
+    if not _ONESELF.search(text):
+        return near
+    own = [
+        one
+        for one in found
+        if one.by_user
+        and _ONESELF.search(one.text)
+        and "?" not in one.text
+        and (one.similarity or 0.0) >= RELEVANT_OF_ONESELF
+        and one.score >= _NEARLY_OF_ONESELF * best
+    ]
+    return list({one.page_id: one for one in (*near[:1], *own, *near[1:])}.values())
 
 
 def _names(text: str) -> list[str]:

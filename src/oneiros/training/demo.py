@@ -25,6 +25,7 @@ from oneiros.model.replacement import replacing_file
 from oneiros.rendering import shown
 from oneiros.training.base_run import BaseRequest, BaseResult, Watcher, train_base
 from oneiros.training.chat_run import ChatRequest, ChatResult, ChatWatcher, train_chat
+from oneiros.training.config import WIDTH_PER_LAYER
 from oneiros.training.conversations import is_set_aside, read_conversations
 from oneiros.training.demo_report import Dialogue, write_demo_report
 from oneiros.training.documents import read_documents, read_lines
@@ -45,6 +46,10 @@ _BEGINNINGS = ("", "ROMEO:\n", "The ")
 _QUESTIONS = ("What is fish oil?", "Who are you?", "Name three colours.", "What is a king?")
 
 
+# Times the network's width; a base model that has hardly begun may change more than others.
+_CHAT_RATE = 0.2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoConfig:
     """How large everything is."""
@@ -57,8 +62,7 @@ class DemoConfig:
     debian: bool = True  # try to fetch the Debian package
     # Values of PretrainConfig that are not the depth's.
     base: Mapping[str, Any] = field(default_factory=lambda: {"evaluation_rows": 64})
-    # And of FinetuneConfig: a base model that has hardly begun may change more than others.
-    chat: Mapping[str, Any] = field(default_factory=lambda: {"rate": 8e-4})
+    chat: Mapping[str, Any] = field(default_factory=dict)  # and of FinetuneConfig
     reply_tokens: int = 96
 
 
@@ -112,7 +116,7 @@ def demo(
             data=(sources.talks,),
             epochs=config.epochs,
             validation=_VALIDATION,
-            settings=config.chat,
+            settings={"rate": _CHAT_RATE / (WIDTH_PER_LAYER * config.depth)} | {**config.chat},
         ),
         ChatWatcher(happened=_teller(say)),
     )

@@ -174,6 +174,8 @@ def finetune_config(
         )
     wanted = min(max(sum(fitting) / _UPDATES_PER_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
     batch = setting("batch", 1 << max(0, round(math.log2(wanted / context))))
+    if batch < 1:
+        raise TrainingError(f"batch is {batch}, and must be above 0.")
     rows = len(pack(fitting, context))
     steps = setting("steps", max(1, math.ceil((epochs or EPOCHS) * rows / batch)))
     setting("micro_batch", min(batch, max(1, (1 << 12) // context)))

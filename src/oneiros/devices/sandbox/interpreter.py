@@ -55,7 +55,7 @@ class Interpreter:
     async def run(self, code: str) -> Reply:
         """Run a piece of code, for as long as the limits let it; then the interpreter is ended.
 
-        Cancelled, the interpreter is ended as well.
+        Cancelled, or failing, the interpreter is ended as well.
         """
         self._confined.go()
         try:
@@ -64,7 +64,7 @@ class Interpreter:
                 output = self._confined.take_output().text()
                 value = reply["value"] if output.strip() else reply["value"] or reply["assigned"]
                 return Reply(output, value, reply["error"], tuple(reply["figures"]))
-        except asyncio.CancelledError:
+        except BaseException:
             await self.end()
             raise
         ended = await self.end()
@@ -128,10 +128,11 @@ def _is_reply(reply: object) -> bool:
     """Whether it is one: the code that ran there may have sent anything."""
     if not isinstance(reply, dict):
         return False
-    texts = (reply.get("value"), reply.get("assigned"), reply.get("error"))
+    texts = [reply.get(name) for name in ("value", "assigned", "error")]
     figures = reply.get("figures")
     return (
-        all(text is None or isinstance(text, str) for text in texts)
+        reply.keys() == {"value", "assigned", "error", "figures"}
+        and all(text is None or isinstance(text, str) for text in texts)
         and isinstance(figures, list)
         and all(isinstance(name, str) for name in figures)
     )

@@ -19,6 +19,7 @@ import json
 import linecache
 import os
 import re
+import reprlib
 import socket
 import sys
 import traceback
@@ -34,8 +35,14 @@ _ITEMS = 1_000  # of a list or dictionary
 _FOLLOWING = re.compile(r"(?<=\S);? +(?=(?:with|for|while|def|import|from) )")
 # Lines that are left as they are: what follows their bodies may belong to these.
 _MAY_REPEAT = re.compile(r"\s|(?:for|while|if|elif|else|def|class|try|except)\b")
-_ANOTHER = re.compile(r";|\S (?:with|for|while|def|import) ")  # statement behind one
+_ANOTHER = re.compile(r";|[^,\[({] (?:with|while|def) ")  # statement behind one
 _LONGEST_ASSIGNED = 1_000  # characters of what code ends with giving a name to
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+_SIMPLE = (str, int, float, complex, bool, bytes, type(None))
+_TABLES = ("pandas", "numpy", "datetime", "decimal", "fractions")  # whose values are shown as well
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 4, 200, 200
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = _BRIEF.maxset = _BRIEF.maxfrozenset = 30
 
 
 def main(descriptor: int) -> None:
@@ -84,9 +91,8 @@ def run(code: str, namespace: dict[str, Any], name: str) -> dict[str, Any]:
             if result is not None:
                 namespace["_"] = result
                 value = shown(result)
-        elif (target := _assigned(tree)) in namespace:
-            text = f"{target} = {shown(namespace[target])}"
-            assigned = text if len(text) <= _LONGEST_ASSIGNED else f"{text[:_LONGEST_ASSIGNED]}…"
+        elif (target := _assigned(tree)) is not None:
+            assigned = _set(target, namespace.get(target))
     except BaseException as raised:  # noqa: BLE001 - whatever the code raises is its result
         error = explained(raised, name)
     figures, problem = _save_figures(name, kept=".savefig(" in code)
@@ -116,16 +122,31 @@ def _parsed(code: str, name: str) -> tuple[str, ast.Module]:
         raise
 
 
-def _assigned(tree: ast.Module) -> str:
-    """The name that the last statement gives a value to; "": none, or several."""
+def _set(name: str, value: Any) -> str | None:
+    """A name and its value, for a look; None: of no kind that is looked at."""
+    try:
+        if isinstance(value, _CONTAINERS):  # large ones are cut while they are written
+            text = _BRIEF.repr(value)
+        elif isinstance(value, _SIMPLE) or type(value).__module__.partition(".")[0] in _TABLES:
+            text = shown(value)
+        else:
+            return None
+    except Exception:  # noqa: BLE001 - the code did what it should
+        return None
+    text = f"{name} = {text}"
+    return text if len(text) <= _LONGEST_ASSIGNED else f"{text[:_LONGEST_ASSIGNED]}…"
+
+
+def _assigned(tree: ast.Module) -> str | None:
+    """The name that the last statement gives a value to; None: none, or several."""
     match tree.body[-1:]:
         case [
             ast.Assign(targets=[ast.Name(id=name)])
             | ast.AugAssign(target=ast.Name(id=name))
-            | ast.AnnAssign(target=ast.Name(id=name))
+            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr())
         ]:
             return name
-    return ""
+    return None
 
 
 # Values
@@ -235,7 +256,11 @@ def _advice(error: BaseException) -> str:
         return f". {error.name} is not installed here: do it with Python's own modules."
     if isinstance(error, NameError) and error.name:
         return ". Only variables of earlier Python calls are here. Files are read with open()."
-    if isinstance(error, SyntaxError) and _ANOTHER.search(error.text or ""):
+    if (
+        isinstance(error, SyntaxError)
+        and error.msg == "invalid syntax"
+        and _ANOTHER.search(error.text or "")
+    ):
         return ". Write each statement on a line of its own, indented, without semicolons."
     return ""
 
