@@ -203,6 +203,16 @@ def test_an_interpreter_that_ends_says_so(tmp_path: Path) -> None:
         )
         assert "All variables are gone" in forged.text
         assert body((await desk.run("2")).text) == "2"
+        # So does what looks like a reply, and is none.
+        for reply in ({"figures": []}, {"value": None, "error": None, "figures": []}):
+            forged = await desk.run(
+                "import json, os\n"
+                "number = next(n for n in range(3, 100) if os.path.exists(f'/proc/self/fd/{n}'))\n"
+                f"data = json.dumps({reply!r}).encode()\n"
+                "os.write(number, len(data).to_bytes(4, 'little') + data)"
+            )
+            assert "All variables are gone" in forged.text
+            assert body((await desk.run("3")).text) == "3"
 
     at(tmp_path, work)
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oneiros.engine.conversation import Conversation
+from oneiros.engine.requests import BACKGROUND, INTERACTIVE
+from oneiros.kernel.events import Budget
+from oneiros.kernel.kernel import Kernel
 from oneiros.kernel.scheduler import Scheduler, Turn
+from oneiros.kernel.spec import ProcessSpec
+from oneiros.model.chat_format import GeneratedReply, Message
+from tests.kernel.running import ScriptedModels, idle, running, until
 
 
 async def settle() -> None:
@@ -137,5 +147,76 @@ def test_no_slot_is_lost_and_none_is_given_twice(
         await settle()
         for pid in [*priorities]:
             await crowd.end(pid)
+
+    asyncio.run(main())
+
+
+@dataclass
+class Noted(ScriptedModels):
+    """Knows which priority each owner's conversations were made with."""
+
+    priorities: list[tuple[str, int]] = field(default_factory=list)
+
+    def conversation(
+        self,
+        name: str,
+        messages: Sequence[Message],
+        replies: Mapping[int, GeneratedReply],
+        *,
+        owner: str,
+        priority: int,
+    ) -> Conversation:
+        self.priorities.append((owner, priority))
+        return super().conversation(name, messages, replies, owner=owner, priority=priority)
+
+
+async def held_up(kernel: Kernel, models: Noted, pid: int, text: str) -> None:
+    """Have a process wait for its turn, behind another one."""
+    models.gate = asyncio.Event()
+    await kernel.start(ProcessSpec(owner="other", text="Wait.", priority=5))
+    await until(kernel, lambda: models.asked[-1:] and models.asked[-1][0] == "other")
+    await kernel.send(pid, text)
+    await until(kernel, lambda: kernel.state(pid).generation is not None)
+    await settle()
+    assert models.asked[-1][0] == "other"
+
+
+def test_the_engine_is_told_of_the_new_priority(tmp_path: Path) -> None:
+    async def main() -> None:
+        models = Noted(answer=lambda messages: "Yes.")
+        async with running(tmp_path, models=models, slots=1) as kernel:
+            pid = await kernel.start(ProcessSpec(owner="ann", priority=5))
+            await held_up(kernel, models, pid, "Well?")
+            assert models.priorities[-1] == ("ann", BACKGROUND)
+            await kernel.renice(pid, 0)
+            await until(kernel, lambda: models.asked[-1][0] == "ann")
+            assert models.priorities[-1] == ("ann", INTERACTIVE)
+            models.gate.set()
+            await until(kernel, lambda: idle(kernel, pid))
+
+    asyncio.run(main())
+
+
+def test_a_reply_that_waited_stays_within_the_budget(tmp_path: Path) -> None:
+    async def main() -> None:
+        models = Noted(answer=lambda messages: "word " * 99 + "end", computes=True, size=4000)
+        async with running(tmp_path, models=models, slots=1) as kernel:
+            budget = Budget(tokens=1000)
+            pid = await kernel.start(
+                ProcessSpec(owner="ann", priority=5, budget=budget, text="long " * 300)
+            )
+            await until(kernel, lambda: idle(kernel, pid))
+            models.answer = lambda messages: "word " * 499 + "end"
+            await held_up(kernel, models, pid, "More?")
+            before, used = kernel.state(pid).generation, kernel.state(pid).used.tokens
+            await kernel.renice(pid, 0)  # what was read is not known any more: it is read again
+            models.gate.set()
+            await until(kernel, lambda: kernel.state(pid).generation is None)
+            assert before is not None and before.limit > 500
+            _, read, options = [one for one in models.asked if one[0] == "ann"][1]
+            prompt = sum(len(message["content"].split()) for message in read)
+            assert prompt > 400
+            assert options.sampling.max_tokens is not None
+            assert used + prompt + options.sampling.max_tokens <= 1000
 
     asyncio.run(main())
