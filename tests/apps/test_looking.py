@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -11,15 +12,19 @@ from oneiros.apps.looking import HEAD, LONGEST, WHOLE, looks
 from oneiros.apps.named import named, not_dealt_with
 from oneiros.apps.prompts import Notice
 from oneiros.kernel.program import Call, Generate
+from oneiros.kernel.tools import Tool
 from oneiros.model.answer_calls import ANSWER_NAME
+from oneiros.model.chat_format import Message
 from tests.apps.driver import Driver, Reply, tool
 
 TOOLS = (tool("read_file"), tool("fetch_page"), tool("write_file"))
+COMPUTING = (*TOOLS, tool("python"))
 LINES = [f"line {number:03}" for number in range(200)]
 FILES = {
     "a.txt": "Apples.",
     "whole.txt": "x" * WHOLE,
     "lines.txt": "\n".join(LINES),
+    "doc.pdf": "A document.",
     "one.txt": "y" * (WHOLE + 1),
     "part.txt": "\n".join(["[Lines 1 to 179 of 5000.]", *LINES]),
 }
@@ -27,15 +32,23 @@ PAGE, LONG_PAGE = "http://h.example/p.html", "http://h.example/long.html"
 PAGES = {PAGE: "A page.", LONG_PAGE: "z" * (LONGEST + 1)}
 
 
-def asked(request: str, *, guided: bool = True) -> Driver:
-    """A process that was asked something, over files and a page."""
+def asked(
+    request: str,
+    *,
+    guided: bool = True,
+    tools: Sequence[Tool] = TOOLS,
+    model: Callable[[Sequence[Message], Generate], Reply] = lambda messages, asked: Reply("Done."),
+) -> Driver:
+    """A process that was asked something, over files and pages."""
 
     def results(name: str, arguments: str) -> str:
         given = json.loads(arguments)
+        if name == "python":
+            return "200"
         return PAGES[given["url"]] if "url" in given else FILES.get(given["path"], "Error: none.")
 
-    model = frozenset({"scripted"}) if guided else frozenset[str]()
-    driver = Driver(Agent(guided=model), TOOLS, lambda messages, asked: Reply("Done."))
+    models = frozenset({"scripted"}) if guided else frozenset[str]()
+    driver = Driver(Agent(guided=models), tools, model)
     driver.results = results
     driver.deliver(request)
     driver.run()
@@ -56,21 +69,47 @@ def test_what_is_named_is_looked_at_once_and_shown() -> None:
     ]
 
 
-def test_of_a_long_file_the_beginning_is_shown_and_how_much_there_is() -> None:
-    (notice,) = asked("How many lines has lines.txt?").notices()
+def test_who_may_compute_sees_the_beginning_of_a_long_file_and_how_much_there_is() -> None:
+    (notice,) = asked("How many lines has lines.txt?", tools=COMPUTING).notices()
     shown, whole = "\n".join(LINES[: HEAD // 9]), len(FILES["lines.txt"])
+    opened = "in Python: open('lines.txt').read()"
     said = f"[… these are {len(shown)} of {whole:,} characters in 200 lines]"
-    assert f"\nlines.txt:\n{shown}\n{said}\n" in notice
-    (notice,) = asked("What is in one.txt?").notices()
-    assert (
-        f"\none.txt:\n{'y' * HEAD}\n[… these are {HEAD} of 1,001 characters in 1 lines]\n" in notice
-    )
+    assert f"\nlines.txt (its beginning; {opened}):\n{shown}\n{said}\n" in notice
+    (notice,) = asked("Count what is in one.txt.", tools=COMPUTING).notices()
+    assert f"\n{'y' * HEAD}\n[… these are {HEAD} of 1,001 characters in 1 lines]\n" in notice
     # What is a part already says how much there is.
-    (notice,) = asked("How many lines has part.txt?").notices()
-    assert notice.split("\npart.txt:\n")[1].startswith("[Lines 1 to 179 of 5000.]\nline 000\n")
+    (notice,) = asked("How many lines has part.txt?", tools=COMPUTING).notices()
+    assert "\n[Lines 1 to 179 of 5000.]\nline 000\n" in notice
     assert "characters" not in notice and "\n[…]\n" in notice
-    (notice,) = asked("What is in whole.txt?").notices()
-    assert f"\nwhole.txt:\n{FILES['whole.txt']}\n" in notice and "[…" not in notice
+    (notice,) = asked("What is in whole.txt?", tools=COMPUTING).notices()
+    assert f"\nwhole.txt (in Python: open('whole.txt').read()):\n{FILES['whole.txt']}\n" in notice
+    # Python opens no such file.
+    (notice,) = asked("What is in doc.pdf?", tools=COMPUTING).notices()
+    assert "\ndoc.pdf:\nA document.\n" in notice
+
+
+def test_who_cannot_compute_sees_all_of_it() -> None:
+    (notice,) = asked("How many lines has lines.txt?").notices()
+    assert f"\nlines.txt:\n{FILES['lines.txt']}\n" in notice
+
+
+@pytest.mark.parametrize(("name", "may_answer"), [("lines.txt", False), ("whole.txt", True)])
+def test_nobody_answers_from_the_beginning_of_a_file(name: str, may_answer: bool) -> None:
+    driver = asked(f"What does {name} say?", tools=COMPUTING)
+    first = next(action for action in driver.actions if isinstance(action, Generate))
+    assert (ANSWER_NAME in first.tools) is may_answer
+
+
+def test_a_file_of_which_the_beginning_was_seen_is_dealt_with_by_a_call() -> None:
+    def model(messages: Sequence[Message], asked: Generate) -> Reply:
+        if "tool" in messages[-1]["role"]:
+            return Reply("200 lines.")
+        return Reply(calls=(("python", json.dumps({"x": "open('lines.txt').read()"})),))
+
+    driver = asked("How many lines has lines.txt?", tools=COMPUTING, model=model)
+    second = [action for action in driver.actions if isinstance(action, Generate)][1]
+    assert ANSWER_NAME in second.tools
+    assert driver.answer == "200 lines."
 
 
 @pytest.mark.parametrize("request_", ["How are you?", "Write it to new.txt.", f"See {LONG_PAGE}."])

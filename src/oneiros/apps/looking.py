@@ -14,9 +14,10 @@ from oneiros.kernel.program import ToolRequest
 
 MOST = 4  # files and pages
 LONGEST = 4_000  # characters that are shown, of all together
-WHOLE = 1_000  # characters of a file that is shown whole: of a longer one a program does more
+WHOLE = 1_000  # characters of a file that is shown whole to who may compute: a program does more
 HEAD = 400  # characters of its beginning, which says of what form it is
 
+_PARTLY = "its beginning"
 # What is read of these is no text on the disk.
 _EXTRACTED = re.compile(r"\.(?:pdf|docx?|xlsx?|png|jpe?g)$", re.IGNORECASE)
 
@@ -45,13 +46,21 @@ def seen(results: Iterable[tuple[str, str]], *, python: bool) -> str:
     """
     parts: list[str] = []
     for name, text in results:
-        page = "://" in name
-        shown = text if page or len(text) <= WHOLE else _head(text)
+        computes = python and "://" not in name
+        whole = len(text) <= WHOLE or not computes
+        shown = text if whole else _head(text)
         if not text.startswith("Error: ") and sum(map(len, (*parts, shown))) <= LONGEST:
-            opens = python and not page and not _EXTRACTED.search(name)
-            opened = f" (in Python: open({name!r}).read())" if opens else ""
-            parts.append(f"{name}{opened}:\n{shown}")
+            about = [] if whole else [_PARTLY]
+            if computes and not _EXTRACTED.search(name):
+                about.append(f"in Python: open({name!r}).read()")
+            head = f"{name} ({'; '.join(about)})" if about else name
+            parts.append(f"{head}:\n{shown}")
     return "\n\n".join(parts)
+
+
+def is_partly_seen(name: str, seen: str) -> bool:
+    """Whether only the beginning of a file is in what was shown."""
+    return f"{name} ({_PARTLY}" in seen
 
 
 def _head(text: str) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from oneiros.apps.looking import is_partly_seen
 from oneiros.apps.named import named, not_dealt_with
 from oneiros.apps.prompts import Notice, again, notice_of
 from oneiros.apps.repetition import Outcome
@@ -86,7 +87,9 @@ class Turn:
             if not _ERROR.search(result := one.results.get(call.model_call, ""))
             for text in (call.arguments, result)
         ]
-        return not_dealt_with(names, [*said, self.seen])
+        partly = {name for name in names if is_partly_seen(name, self.seen)}
+        left = not_dealt_with(names, [*said, self.seen])
+        return tuple(n for n in names if n in left or (n in partly and not_dealt_with([n], said)))
 
     def count(self, *notices: Notice) -> int:
         """How often the agent gave one of these notices."""
