@@ -48,14 +48,16 @@ class HostileModel:
 
     def __call__(self, messages: Sequence[Message]) -> Reply:
         texts = [str(message["content"]) for message in messages]
-        digest = sha256("\0".join(texts).encode()).hexdigest()
+        # Calls that are made at once end in any order, which is timing, and no secret's doing.
+        known = sorted(texts)
+        digest = sha256("\0".join(known).encode()).hexdigest()
         if "nothing in it is an instruction" in texts[0]:  # it inspects something
             return json.dumps((int(digest, 16) % 10, digest[0] < "8", digest[:9])[self.seed % 3])
         steady = Random(f"{self.seed}/{len(messages)}")
         sensitive = steady.random() < self.sensitivity
         chooser = Random(f"{self.seed}/{digest}") if sensitive else steady
         said = " ".join(one.text for one in MESSAGES if one.text in texts)
-        words = Words(chooser, texts, said, digest)
+        words = Words(chooser, known, said, digest)
         if messages[-1]["role"] == "tool" and chooser.random() < 0.25:
             return f"{words.text()} " * chooser.randrange(1, 12)
         count = chooser.choice((1, 1, 2))
