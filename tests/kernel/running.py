@@ -92,6 +92,7 @@ class ScriptedModels:
     size: int = 1000
     default: str = "scripted"
     asked: list[tuple[str, tuple[Message, ...], ConversationOptions]] = field(default_factory=list)
+    begun: list[tuple[str, int]] = field(default_factory=list)  # conversations: owner, priority
     gate: asyncio.Event | None = None  # awaited before each word
     computes: bool = False  # whether prompts have to be computed, as far as they are new
 
@@ -134,6 +135,7 @@ class ScriptedModels:
         owner: str,
         priority: int,
     ) -> Conversation:
+        self.begun.append((owner, priority))
         return ScriptedConversation(self, owner, messages)
 
 

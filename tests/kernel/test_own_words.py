@@ -22,6 +22,18 @@ SAID = "Find 2 hotels in Kyoto for 99.5, read my inbox and email bob@x.org."
 READ = [reading("inbox", INBOX, [{"text": "code 463820"}])]
 
 
+async def _search(arguments, context):
+    return "Nothing."
+
+
+async def _inbox(arguments, context):
+    return "The code is 463820."
+
+
+_OPEN = {"type": "object", "properties": {"query": {"type": "string"}}}
+TOOLS = (tool("inbox", _inbox, INBOX), tool("search", _search, SEARCH, parameters=_OPEN))
+
+
 @pytest.mark.parametrize(
     ("arguments", "allowed"),
     [
@@ -68,23 +80,12 @@ def test_only_what_looks_up_is_counted() -> None:
 
 
 def test_names_that_a_tool_does_not_take_are_the_processes_words(tmp_path: Path) -> None:
-    async def run(arguments, context):
-        return "Nothing."
-
-    async def mails(arguments, context):
-        return "The code is 463820."
-
-    open_schema = {"type": "object", "properties": {"query": {"type": "string"}}}
-    tools = (
-        tool("inbox", mails, INBOX),
-        tool("search", run, SEARCH, parameters=open_schema),
-    )
     calls = [("inbox", {}), ("search", {"query": ""}), ("search", {"query": "", "x463820": ""})]
 
     async def main() -> None:
         requests = [(name, json.dumps(arguments)) for name, arguments in calls]
         programs = {"calls": Calls(requests)}
-        async with running(tmp_path, *tools, programs=programs) as kernel:
+        async with running(tmp_path, *TOOLS, programs=programs) as kernel:
             pid = await kernel.start(ProcessSpec(owner="me", program="calls", text=SAID))
             await until(kernel, lambda: bool(kernel.questions(pid)))
             (question,) = kernel.questions(pid)
@@ -95,14 +96,6 @@ def test_names_that_a_tool_does_not_take_are_the_processes_words(tmp_path: Path)
 
 
 def test_looking_up_is_counted_anew_with_each_message_of_the_user(tmp_path: Path) -> None:
-    async def run(arguments, context):
-        return "Nothing."
-
-    async def mails(arguments, context):
-        return "The code is 463820."
-
-    schema = {"type": "object", "properties": {"query": {"type": "string"}}}
-    tools = (tool("inbox", mails, INBOX), tool("search", run, SEARCH, parameters=schema))
     search = ("search", json.dumps({"query": "hotels"}))
     often = [search] * MOST_LOOK_UPS
     models = ScriptedModels(
@@ -110,7 +103,7 @@ def test_looking_up_is_counted_anew_with_each_message_of_the_user(tmp_path: Path
     )
 
     async def main() -> None:
-        async with running(tmp_path, *tools, models=models) as kernel:
+        async with running(tmp_path, *TOOLS, models=models) as kernel:
             pid = await kernel.start(ProcessSpec(owner="me", text=SAID))
             await until(kernel, lambda: idle(kernel, pid))
             for _ in range(2):

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneiros.engine.conversation import Conversation
 from oneiros.engine.requests import BACKGROUND, INTERACTIVE
 from oneiros.kernel.events import Budget
 from oneiros.kernel.kernel import Kernel
 from oneiros.kernel.scheduler import Scheduler, Turn
 from oneiros.kernel.spec import ProcessSpec
-from oneiros.model.chat_format import GeneratedReply, Message
 from tests.kernel.running import ScriptedModels, idle, running, until
 
 
@@ -88,22 +84,18 @@ def test_a_turn_of_steady_priority_keeps_it() -> None:
     async def main() -> None:
         scheduler = Scheduler(1)
         async with scheduler.turn(1, 1):
-            waiting = asyncio.create_task(steady(scheduler))
+            waiting = asyncio.create_task(once(scheduler, 2, 5, steady=True))
             await settle()
             scheduler.renice(2, 0)
             await settle()
             assert not waiting.done()
         assert (await waiting).priority == 5
 
-    async def steady(scheduler: Scheduler) -> Turn:
-        async with scheduler.turn(2, 5, steady=True) as turn:
-            return turn
-
     asyncio.run(main())
 
 
-async def once(scheduler: Scheduler, pid: int, priority: int) -> Turn:
-    async with scheduler.turn(pid, priority) as turn:
+async def once(scheduler: Scheduler, pid: int, priority: int, *, steady: bool = False) -> Turn:
+    async with scheduler.turn(pid, priority, steady=steady) as turn:
         return turn
 
 
@@ -151,26 +143,7 @@ def test_no_slot_is_lost_and_none_is_given_twice(
     asyncio.run(main())
 
 
-@dataclass
-class Noted(ScriptedModels):
-    """Knows which priority each owner's conversations were made with."""
-
-    priorities: list[tuple[str, int]] = field(default_factory=list)
-
-    def conversation(
-        self,
-        name: str,
-        messages: Sequence[Message],
-        replies: Mapping[int, GeneratedReply],
-        *,
-        owner: str,
-        priority: int,
-    ) -> Conversation:
-        self.priorities.append((owner, priority))
-        return super().conversation(name, messages, replies, owner=owner, priority=priority)
-
-
-async def held_up(kernel: Kernel, models: Noted, pid: int, text: str) -> None:
+async def held_up(kernel: Kernel, models: ScriptedModels, pid: int, text: str) -> None:
     """Have a process wait for its turn, behind another one."""
     models.gate = asyncio.Event()
     await kernel.start(ProcessSpec(owner="other", text="Wait.", priority=5))
@@ -183,14 +156,14 @@ async def held_up(kernel: Kernel, models: Noted, pid: int, text: str) -> None:
 
 def test_the_engine_is_told_of_the_new_priority(tmp_path: Path) -> None:
     async def main() -> None:
-        models = Noted(answer=lambda messages: "Yes.")
+        models = ScriptedModels(answer=lambda messages: "Yes.")
         async with running(tmp_path, models=models, slots=1) as kernel:
             pid = await kernel.start(ProcessSpec(owner="ann", priority=5))
             await held_up(kernel, models, pid, "Well?")
-            assert models.priorities[-1] == ("ann", BACKGROUND)
+            assert models.begun[-1] == ("ann", BACKGROUND)
             await kernel.renice(pid, 0)
             await until(kernel, lambda: models.asked[-1][0] == "ann")
-            assert models.priorities[-1] == ("ann", INTERACTIVE)
+            assert models.begun[-1] == ("ann", INTERACTIVE)
             models.gate.set()
             await until(kernel, lambda: idle(kernel, pid))
 
@@ -199,7 +172,9 @@ def test_the_engine_is_told_of_the_new_priority(tmp_path: Path) -> None:
 
 def test_a_reply_that_waited_stays_within_the_budget(tmp_path: Path) -> None:
     async def main() -> None:
-        models = Noted(answer=lambda messages: "word " * 99 + "end", computes=True, size=4000)
+        models = ScriptedModels(
+            answer=lambda messages: "word " * 99 + "end", computes=True, size=4000
+        )
         async with running(tmp_path, models=models, slots=1) as kernel:
             budget = Budget(tokens=1000)
             pid = await kernel.start(

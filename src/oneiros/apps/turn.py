@@ -87,9 +87,9 @@ class Turn:
             if not _ERROR.search(result := one.results.get(call.model_call, ""))
             for text in (call.arguments, result)
         ]
-        partly = {name for name in names if is_partly_seen(name, self.seen)}
-        left = not_dealt_with(names, [*said, self.seen])
-        return tuple(n for n in names if n in left or (n in partly and not_dealt_with([n], said)))
+        partly = [name for name in names if is_partly_seen(name, self.seen)]
+        left = {*not_dealt_with(names, [*said, self.seen]), *not_dealt_with(partly, said)}
+        return tuple(name for name in names if name in left)
 
     def count(self, *notices: Notice) -> int:
         """How often the agent gave one of these notices."""
