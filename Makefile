@@ -11,8 +11,8 @@ MCP_SERVERS := .mcp-servers
 JOBS   ?= $(shell nproc)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-KERNELS        := src/oneiros/engine/_kernels.so
-KERNEL_SOURCES := $(wildcard src/oneiros/engine/kernels/*.[ch])
+KERNELS        := src/oneiros/engine/_kernels.so src/oneiros/training/_kernels.so
+KERNEL_SOURCES := $(wildcard src/oneiros/*/kernels/*.[ch])
 LINTED         := $(wildcard src tests bench)
 
 .DEFAULT_GOAL := help
@@ -117,10 +117,10 @@ build/kernels/CMakeCache.txt: CMakeLists.txt $(STAMPS)/runtime
 	  || { cat build/cmake.log >&2; exit 1; }
 	@touch $@ # CMake leaves it as it is where nothing changed
 
-$(KERNELS): $(KERNEL_SOURCES) build/kernels/CMakeCache.txt
+$(KERNELS) &: $(KERNEL_SOURCES) build/kernels/CMakeCache.txt
 	@echo "Building the C kernels"
 	@$(BIN)/cmake --build build/kernels --parallel $(JOBS) -- --no-print-directory -s
-	@touch $@
+	@touch $(KERNELS)
 
 # Servers that others wrote, for the tests of MCP. Some need an older library than the others.
 $(MCP_SERVERS)/stamp: requirements/mcp-servers.txt requirements/mcp-servers-1.txt

@@ -88,6 +88,25 @@ def test_two_processes_equal_one_and_each_goes_on_with_the_others_run(
     assert losses_of(events) == pytest.approx(alone[8:], abs=1e-4)
 
 
+def test_in_bfloat16_too_resuming_is_exact_and_two_processes_equal_one(
+    folder: Path, corpus: Corpus
+) -> None:
+    """With sizes that are computed in tiles, where the processor has them."""
+    sizes = {"width": 64, "heads": 2, "kv_heads": 1, "head_dim": 32, "ffn_width": 96}
+    settings = sizes | {"precision": "bfloat16"}
+    alone = losses_of(train(folder / "narrow", corpus, small_config(**settings))[1])
+    given = [f"{name}={value}" for name, value in settings.items()]
+
+    run = folder / "narrow and killed"
+    assert program(folder / "shards", run, "--kill-at", "6", *given) == -signal.SIGKILL
+    assert program(folder / "shards", run, *given) == 0
+    assert losses_of(RunFolder(run).events()) == alone
+
+    assert program(folder / "shards", folder / "two narrow", *given, processes=2) == 0
+    shared = losses_of(RunFolder(folder / "two narrow").events())
+    assert shared == pytest.approx(alone, abs=2e-3)
+
+
 def test_a_run_that_is_prolonged_goes_on_from_its_end(corpus: Corpus, tmp_path: Path) -> None:
     train(tmp_path, corpus, small_config(steps=4, warmup=0, decay=0))
     _, events = train(tmp_path, corpus, small_config(steps=6, warmup=0, decay=0))

@@ -1,6 +1,6 @@
 """A small run in a process of its own, which may kill itself: for the tests of resuming.
 
-Usage: python -m tests.training.train_program SHARDS RUN [--kill-at STEP] [SETTING=NUMBER...]
+Usage: python -m tests.training.train_program SHARDS RUN [--kill-at STEP] [SETTING=VALUE...]
 The run's losses are in RUN/metrics.jsonl.
 """
 
@@ -27,8 +27,11 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("settings", nargs="*")
-    arguments = parser.parse_args()
-    settings = dict(setting.split("=") for setting in arguments.settings)
+    arguments = parser.parse_intermixed_args()
+    settings: dict[str, int | str] = {}
+    for setting in arguments.settings:
+        name, value = setting.split("=")
+        settings[name] = int(value) if value.isdecimal() else value
 
     def report(event: Event) -> None:
         if isinstance(event, Stepped) and event.step == arguments.kill_at:
@@ -38,7 +41,7 @@ def main() -> None:
     arguments.run.mkdir(exist_ok=True)
     with joined_processes(torch.device("cpu")) as processes:
         pretrain(
-            small_config(**{name: int(number) for name, number in settings.items()}),
+            small_config(**settings),
             open_shards(arguments.shards),
             byte_tokenizer(),
             RunFolder(arguments.run),

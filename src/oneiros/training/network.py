@@ -29,14 +29,16 @@ from oneiros.model.architecture import (
     check_architecture,
     rope_frequencies,
 )
+from oneiros.training import tile_attention, tile_products
 
 Mask = Tensor | BlockMask | None
 """Which positions see which: boolean (B, 1, T, T), blocks of it, what is added to their scores
-(0 or -infinity, (B or 1, 1, T, T)), or None for every earlier one."""
+(0 or -infinity, (B or 1, 1, T, T)), the first that each one sees (int32, (B or 1, T)), or None for
+every earlier one."""
 
 LONGEST_AT_ONCE = 512
-"""Positions up to which training on a CPU in bfloat16 holds all scores of attention in memory: the
-backward pass of PyTorch's fused attention does not use the processor's instructions for it."""
+"""Positions up to which training on a CPU in bfloat16, where it has no tiles, holds all scores of
+attention in memory: the backward pass of PyTorch's fused attention is slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,21 @@ class RMSNorm(nn.Module):
         return (x.float() * scale * self.weight.float()).to(_product_dtype(x))
 
 
+class Linear(nn.Linear):
+    """A matrix, and perhaps a bias."""
+
+    def __init__(self, features: int, out: int, *, bias: bool = False) -> None:
+        super().__init__(features, out, bias=bias)
+        self.in_tiles = not bias and tile_products.serves(features, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., features) -> (..., out)."""
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        if self.in_tiles and learns and x.device.type == "cpu" and x.dtype is torch.bfloat16:
+            return tile_products.product(x, self.weight)
+        return super().forward(x)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions (Ainslie et al. 2023, Su et al. 2021)."""
 
@@ -145,10 +162,10 @@ class Attention(nn.Module):
         super().__init__()
         queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.head_dim = config.head_dim
-        self.q = nn.Linear(config.width, queries, bias=config.attention_bias)
-        self.k = nn.Linear(config.width, keys, bias=config.attention_bias)
-        self.v = nn.Linear(config.width, keys, bias=config.attention_bias)
-        self.output = nn.Linear(queries, config.width, bias=False)
+        self.q = Linear(config.width, queries, bias=config.attention_bias)
+        self.k = Linear(config.width, keys, bias=config.attention_bias)
+        self.v = Linear(config.width, keys, bias=config.attention_bias)
+        self.output = Linear(queries, config.width)
         norm = functools.partial(RMSNorm, config.head_dim, config.rms_epsilon)
         self.q_norm: nn.Module = norm() if config.qk_norm else nn.Identity()
         self.k_norm: nn.Module = norm() if config.qk_norm else nn.Identity()
@@ -170,9 +187,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.width, config.ffn_width, bias=False)
-        self.up = nn.Linear(config.width, config.ffn_width, bias=False)
-        self.down = nn.Linear(config.ffn_width, config.width, bias=False)
+        self.gate = Linear(config.width, config.ffn_width)
+        self.up = Linear(config.width, config.ffn_width)
+        self.down = Linear(config.ffn_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
@@ -248,12 +265,15 @@ class Network(nn.Module):
         self, tokens: Tensor, documents: Tensor | None = None, *, call: Call = call
     ) -> Tensor:
         """What the head sees, (B, T, D). The logits of all positions at once may be too large."""
-        turns = self._turns(_positions(tokens, documents))
+        positions = _positions(tokens, documents)
+        turns = self._turns(positions)
         x = self.embedding(tokens)
         mask = None if documents is None else document_mask(documents)
-        learning = torch.is_grad_enabled() and _product_dtype(x) is torch.bfloat16
-        if learning and x.device.type == "cpu" and x.shape[1] <= LONGEST_AT_ONCE:
-            mask = score_mask(x, documents)
+        if x.device.type == "cpu" and _product_dtype(x) is torch.bfloat16:
+            if tile_attention.serves(self.config.head_dim):
+                mask = first_seen(positions)
+            elif torch.is_grad_enabled() and x.shape[1] <= LONGEST_AT_ONCE:
+                mask = score_mask(x, documents)
         for block in self.blocks:
             x = call(block, x, turns, mask)
         return call(self.norm, x)
@@ -298,14 +318,17 @@ class Network(nn.Module):
 def rotated(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     """Queries or keys (B, T, heads, F), with features i and i + F / 2 turned as a pair."""
     cosine, sine = turns
-    first, second = x.float().chunk(2, dim=-1)
+    first, second = (half.float() for half in x.chunk(2, dim=-1))
     turned = (first * cosine - second * sine, second * cosine + first * sine)
-    return torch.cat(turned, dim=-1).to(x.dtype)
+    return torch.cat([half.to(x.dtype) for half in turned], dim=-1)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
     """Attention of (B, H, T, F) queries over (B, K, T, F) keys and values: (B, H, T, F)."""
     queries, keys = queries.to(values.dtype), keys.to(values.dtype)
+    if isinstance(mask, Tensor) and mask.dtype is torch.int32:
+        queries, keys, values = (x.transpose(1, 2) for x in (queries, keys, values))
+        return tile_attention.attention(queries, keys, values, mask).transpose(1, 2)
     shared = queries.shape[1] != keys.shape[1]
     if isinstance(mask, BlockMask):
         flexible: Callable[..., Any] = flex_attention
@@ -346,6 +369,12 @@ def score_mask(x: Tensor, documents: Tensor | None) -> Tensor:
     seen = dense_mask(documents)
     added = torch.zeros(seen.shape, dtype=_product_dtype(x), device=x.device)
     return added.masked_fill_(~seen, -math.inf)
+
+
+def first_seen(positions: Tensor) -> Tensor:
+    """The mask as the first position that each one sees, from its place in its document."""
+    places = torch.arange(positions.shape[1], device=positions.device)
+    return (places - positions).to(torch.int32)
 
 
 def block_mask(documents: Tensor) -> BlockMask:
