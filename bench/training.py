@@ -51,7 +51,6 @@ from oneiros.errors import OneirosError
 from oneiros.training.processes import use_threads
 
 QUICK_CHARACTERS = 20_000
-CONVERSATIONS = 240
 CASES = (
     "cpu 10M ctx-256",
     "tinyshakespeare chars 4x128 ctx-64",
@@ -116,9 +115,9 @@ def _full(case: str, folder: Path, threads: int, speed: pretraining.SpeedSize) -
         case "gpu tinyshakespeare 6x384x256":
             yield from pretraining.loss_rows(case, characters(folder), pretraining.GPU_LOSS, gpu)
         case "sft dolly":
-            yield from tuning.sft_rows(case, tuning.dolly(folder, CONVERSATIONS), folder)
+            yield from tuning.sft_rows(case, tuning.dolly(folder), folder)
         case "lora smollm2":
-            yield from tuning.lora_rows(case, tuning.dolly(folder, CONVERSATIONS))
+            yield from tuning.lora_rows(case, tuning.dolly(folder))
 
 
 def _quick(case: str, folder: Path, threads: int) -> Iterator[Row]:

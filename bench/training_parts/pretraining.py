@@ -17,8 +17,8 @@ from bench.training_parts import litgpt_peer
 from bench.training_parts.characters import VOCABULARY, Characters
 from bench.training_parts.console import say
 from bench.training_parts.plain import PlainLearner, Shape, cosine_rate
-from oneiros.training.base_run import computes_bfloat16
 from oneiros.training.config import PretrainConfig, pretrain_config
+from oneiros.training.machine import computes_bfloat16
 from oneiros.training.optimizer import rate_factor
 from oneiros.training.pretrain import build_learner
 from oneiros.training.processes import Processes, keep_freed_memory

@@ -23,7 +23,6 @@ from oneiros.model.convert import convert
 from oneiros.model.parameters import open_parameters
 from oneiros.model.tensor_types import TensorType
 from oneiros.model.tokenizer import Tokenizer, load_tokenizer
-from oneiros.training.base_run import computes_bfloat16
 from oneiros.training.bits_per_byte import token_lengths
 from oneiros.training.conversations import (
     Conversation,
@@ -40,6 +39,7 @@ from oneiros.training.finetune import (
     finetune_config,
 )
 from oneiros.training.lora import TARGETS
+from oneiros.training.machine import computes_bfloat16
 from oneiros.training.network import Network, NetworkConfig
 from oneiros.training.optimizer import rate_factor
 from oneiros.training.packing import PackedBatches, PackedRows
@@ -94,12 +94,10 @@ class Material:
         )
 
 
-def dolly(folder: Path, count: int) -> Material:
-    """SmolLM2-135M-Instruct, and the first `count` short conversations of Dolly."""
+def dolly(folder: Path) -> Material:
+    """SmolLM2-135M-Instruct, and the short conversations of Dolly."""
     path = DATA / "conversations" / "dolly-hhrlhf-small.jsonl"
-    return _material(
-        catalog.resolve(MODEL), short_talks(path, LONGEST), folder, count, CONTEXT, 256, 1
-    )
+    return _material(catalog.resolve(MODEL), short_talks(path, LONGEST), folder, CONTEXT, 256, 1)
 
 
 def sums(folder: Path) -> Material:
@@ -114,7 +112,7 @@ def sums(folder: Path) -> Material:
     network = Network(NetworkConfig(320, 1, 64, 2, 1, 32, 128, 64))
     network.initialise(seed=1)
     save_folder(network, folder / "start", tokenizer=folder / "tokenizer")
-    return _material(folder / "start", talks, folder, len(talks), 64, 32, 2)
+    return _material(folder / "start", talks, folder, 64, 32, 2)
 
 
 def sft_rows(case: str, material: Material, folder: Path) -> Iterator[Row]:
@@ -162,7 +160,6 @@ def _material(
     model: Path,
     talks: Iterable[Mapping[str, str]],
     folder: Path,
-    count: int,
     context: int,
     reply: int,
     epochs: float,
@@ -181,7 +178,7 @@ def _material(
     return Material(
         model=model,
         tokenizer=tokenizer,
-        learnt=learnt[:count],
+        learnt=learnt,
         aside=[example for _, example in aside],
         asked=[talk for talk, _ in aside],
         context=context,

@@ -17,14 +17,13 @@ import torch
 import oneiros
 from oneiros.errors import TrainingError
 from oneiros.training.base_run import (
-    LONG_RUN,
     BaseRequest,
     BaseResult,
     Watcher,
-    pays_to_compile,
     train_base,
 )
 from oneiros.training.events import Dreamed, Evaluated, Event, Stepped
+from oneiros.training.machine import LONG_RUN, pays_to_compile
 from oneiros.training.run_folder import RunFolder
 from oneiros.training.tokenizer import TokenizerConfig, save_tokenizer, train_tokenizer
 from oneiros.training.weights import load_model

@@ -96,6 +96,16 @@ def test_the_report_shows_answers_before_and_after(finished: ChatResult) -> None
     assert (finished.report.parent / "loss.png").exists()
 
 
+@pytest.mark.long  # half a minute of compiling
+def test_a_compiled_network_learns_the_same(
+    chat: TinyChat, data: Path, finished: ChatResult, tmp_path: Path
+) -> None:
+    train_chat(request(chat, data, tmp_path / "compiled", compile=True))
+    assert finished.model is not None
+    plain = losses_of(RunFolder(finished.model.parent).events())
+    assert losses_of(RunFolder(tmp_path / "compiled").events()) == pytest.approx(plain, abs=1e-3)
+
+
 @pytest.mark.parametrize("rank", [None, 4])
 def test_killed_and_resumed_gives_the_same_losses_to_the_bit(
     chat: TinyChat, data: Path, tmp_path: Path, rank: int | None

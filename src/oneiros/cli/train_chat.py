@@ -103,6 +103,7 @@ def command(
     checkpoint_every: Annotated[int | None, _course("Steps between checkpoints.")] = None,
     micro_batch: Annotated[int | None, _machine("Rows computed at once, at most.")] = None,
     precision: Annotated[str | None, _machine("bfloat16 or float32.")] = None,
+    compile: Annotated[bool | None, _machine("Compile the network.")] = None,
     device: Annotated[
         str | None,
         typer.Option(help="cpu, cuda, cuda:1 ...", show_default="a GPU", rich_help_panel=_MACHINE),

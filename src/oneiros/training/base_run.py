@@ -5,9 +5,7 @@ What `oneiros train base` does, as a function. Asked for again, a run goes on wh
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from oneiros.training.config import PretrainConfig, pretrain_config
 from oneiros.training.documents import find_files, source_of
 from oneiros.training.events import Evaluated, Event
 from oneiros.training.export import export_model, is_exported
+from oneiros.training.machine import computes_bfloat16, pays_to_compile
 from oneiros.training.optimizer import whole
 from oneiros.training.pretrain import Outcome, pretrain
 from oneiros.training.processes import Processes, choose_device, joined_processes
@@ -30,9 +29,6 @@ from oneiros.training.run_folder import RunFolder
 from oneiros.training.shard_writer import write_shards
 from oneiros.training.shards import MANIFEST, Corpus, open_shards
 from oneiros.training.weights import open_tokenizer, save_folder
-
-LONG_RUN = 2e14
-"""Floating-point operations that take a CPU of two cores about a quarter of an hour."""
 
 _ROWS = 64
 """The embedding has a multiple of this many rows: matrix products like that."""
@@ -201,28 +197,6 @@ def _new_settings(
         work = config.tokens * config.flops_per_token
         config = replace(config, compile=pays_to_compile(processes, work))
     return config
-
-
-def pays_to_compile(processes: Processes, work: float) -> bool:
-    """Whether compiling the network takes less time than it saves.
-
-    On a GPU it does. On a CPU it needs a C++ compiler and a minute or two.
-
-    Args:
-        processes: those that share the run.
-        work: floating-point operations of the run.
-    """
-    if processes.device.type != "cpu":
-        return processes.device.type == "cuda"
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    return compiler is not None and processes.count == 1 and work >= LONG_RUN
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for matrix products of bfloat16."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _settings_so_far(request: BaseRequest, run: RunFolder) -> PretrainConfig:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from oneiros.errors import TrainingError
 from oneiros.model.chat_format import load_chat_format
 from oneiros.model.parameters import open_parameters
 from oneiros.model.tokenizer import Tokenizer, load_tokenizer
-from oneiros.training.base_run import computes_bfloat16
 from oneiros.training.chat_report import write_chat_report
 from oneiros.training.conversations import (
     Conversation,
@@ -38,8 +37,14 @@ from oneiros.training.conversations import (
 from oneiros.training.documents import find_files, source_of
 from oneiros.training.events import Evaluated, Event
 from oneiros.training.export import export_model, is_exported
-from oneiros.training.finetune import FinetuneConfig, finetune, finetune_config
+from oneiros.training.finetune import (
+    FinetuneConfig,
+    finetune,
+    finetune_config,
+    flops_per_token,
+)
 from oneiros.training.lora import merge, save_adapter
+from oneiros.training.machine import computes_bfloat16, pays_to_compile
 from oneiros.training.network import NetworkConfig
 from oneiros.training.packing import PackedRows
 from oneiros.training.pretrain import Outcome
@@ -246,9 +251,13 @@ def _new_settings(
     precision = "bfloat16" if computes_bfloat16(processes.device) else "float32"
     chosen = {name: value for name, value in request.settings.items() if value is not None}
     lengths = [len(example.ids) for _, example in pairs]
-    return finetune_config(
+    config = finetune_config(
         network, lengths, epochs=request.epochs, **{"precision": precision} | chosen
     )
+    if "compile" not in chosen:
+        work = config.steps * config.batch_tokens * flops_per_token(network, config)
+        config = replace(config, compile=pays_to_compile(processes, work))
+    return config
 
 
 def _settings_so_far(request: ChatRequest, run: RunFolder) -> FinetuneConfig:

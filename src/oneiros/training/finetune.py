@@ -30,11 +30,12 @@ from oneiros.training.checkpoint import (
 from oneiros.training.config import PRECISIONS
 from oneiros.training.events import Evaluated, Event, Noted, Saved
 from oneiros.training.lora import LoraConfig, adapt
+from oneiros.training.machine import compiled
 from oneiros.training.network import Network, NetworkConfig
 from oneiros.training.optimizer import Optimizer, OptimizerConfig, rate_factor
 from oneiros.training.packing import PackedBatches, PackedRows, pack
 from oneiros.training.pretrain import LARGEST_BAD_STREAK, Outcome, Pace, noticed_signals
-from oneiros.training.processes import Processes
+from oneiros.training.processes import Processes, keep_freed_memory
 from oneiros.training.run_folder import RunFolder
 from oneiros.training.shards import IGNORED
 from oneiros.training.step import Learner, losses, rows_of, train_step
@@ -81,6 +82,7 @@ class FinetuneConfig:
     checkpoint_every: int  # steps
     seed: int
     precision: str  # of matrix products: "float32" or "bfloat16"
+    compile: bool  # torch.compile
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -90,7 +92,7 @@ class FinetuneConfig:
         """
         for field in fields(self):
             value, least = getattr(self, field.name), 0 if field.name in _MAY_BE_ZERO else 1e-30
-            if field.name != "precision" and not least <= value < math.inf:
+            if field.name not in ("precision", "compile") and not least <= value < math.inf:
                 bound = "not be negative" if least == 0 else "be above 0"
                 raise TrainingError(f"{field.name} is {value}, and must {bound}.")
         if self.precision not in PRECISIONS:
@@ -193,6 +195,7 @@ def finetune_config(
     setting("checkpoint_every", max(1, steps // 5))
     setting("seed", 1)
     setting("precision", "float32")
+    setting("compile", False)
     return FinetuneConfig(**values)
 
 
@@ -234,6 +237,8 @@ def finetune(
             finite, or memory ran out.
         ModelFileError: a checkpoint cannot be written or read.
     """
+    if processes.device.type == "cpu":
+        keep_freed_memory()
     batches = PackedBatches(train, config.batch, config.seed)
     lengths = token_lengths(tokenizer)
     learner = build_learner(config, network, processes)
@@ -317,8 +322,9 @@ def build_learner(config: FinetuneConfig, network: Network, processes: Processes
         ),
     )
     precision = getattr(torch, config.precision)
+    forward = compiled(network, processes) if config.compile else network
     return Learner(
-        network, network, optimizer, processes, precision, config.micro_batch, config.clip
+        network, forward, optimizer, processes, precision, config.micro_batch, config.clip
     )
 
 

@@ -6,7 +6,6 @@ one, then for each step a batch, an update, and now and then an evaluation, a dr
 
 from __future__ import annotations
 
-import functools
 import signal
 import threading
 import time
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 
@@ -31,14 +30,15 @@ from oneiros.training.checkpoint import (
 from oneiros.training.config import PretrainConfig
 from oneiros.training.dreams import dream
 from oneiros.training.events import Dreamed, Evaluated, Event, Noted, Saved, Stepped
-from oneiros.training.network import Network, NetworkConfig, call
+from oneiros.training.machine import compiled
+from oneiros.training.network import Network, NetworkConfig
 from oneiros.training.optimizer import Optimizer, OptimizerConfig, rate_factor
 from oneiros.training.processes import Processes, keep_freed_memory, spread
 from oneiros.training.run_folder import RunFolder
 from oneiros.training.shard_writer import opening_ids
 from oneiros.training.shards import Batches, Corpus
 from oneiros.training.speed import peak_flops
-from oneiros.training.step import Forward, Learner, Step, train_step
+from oneiros.training.step import Learner, Step, train_step
 
 LARGEST_BAD_STREAK = 5
 """Steps in a row whose loss or gradient is not finite, after which a run ends."""
@@ -179,17 +179,10 @@ def build_learner(config: PretrainConfig, processes: Processes) -> Learner:
             precision=precision,
         ),
     )
-    forward = _compiled(network, processes) if config.compile else network
+    forward = compiled(network, processes) if config.compile else network
     return Learner(
         network, forward, optimizer, processes, precision, config.micro_batch, config.clip
     )
-
-
-def _compiled(network: Network, processes: Processes) -> Forward:
-    if processes.device.type == "cpu" and processes.count == 1:
-        # One block, which serves them all: compiling C++ takes a while, the whole network minutes.
-        return functools.partial(network, call=torch.compile(call, dynamic=False))
-    return cast(Forward, torch.compile(network, dynamic=False))
 
 
 def network_config(config: PretrainConfig) -> NetworkConfig:
