@@ -238,6 +238,7 @@ class Network(nn.Module):
         """A network with PyTorch's default weights; `initialise` gives it sensible ones."""
         super().__init__()
         self.config = config
+        self.attends_in_tiles = tile_attention.serves(config.head_dim)
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.rms_epsilon)
@@ -270,7 +271,7 @@ class Network(nn.Module):
         x = self.embedding(tokens)
         mask = None if documents is None else document_mask(documents)
         if x.device.type == "cpu" and _product_dtype(x) is torch.bfloat16:
-            if tile_attention.serves(self.config.head_dim):
+            if self.attends_in_tiles:
                 mask = first_seen(positions)
             elif torch.is_grad_enabled() and x.shape[1] <= LONGEST_AT_ONCE:
                 mask = score_mask(x, documents)

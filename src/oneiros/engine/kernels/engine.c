@@ -9,8 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #if defined(HAVE_AMX)
-#include <sys/syscall.h>
-#include <unistd.h>
+#include "amx.h"
 #endif
 
 /* Up to this many rows every thread normalises all of them for itself, which is quicker than a barrier. */
@@ -51,20 +50,10 @@ struct engine {
 
 int oneiros_kernel_version(void) { return KERNEL_VERSION; }
 
-#ifdef HAVE_AMX
-static int amx_permitted(void) { /* the kernel allows tile registers on request: arch_prctl(2) */
-    const long request_permission = 0x1023, tile_data = 18;
-    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-}
-#endif
-
 int oneiros_best_instruction_path(void) {
 #ifdef HAVE_AMX
     __builtin_cpu_init();
-    unsigned a, b, c, d = 0;
-    __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
-    const int tiles = (d >> 24 & 1) && (d >> 25 & 1); /* AMX-TILE, AMX-INT8 */
-    if (tiles && __builtin_cpu_supports("avx512vnni") && amx_permitted()) return 3;
+    if (__builtin_cpu_supports("avx512vnni") && amx_usable(AMX_INT8)) return 3;
 #endif
 #ifdef HAVE_AVX512
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&

@@ -6,7 +6,6 @@
  * rows and queries as columns: what belongs to a query (its maximum, its sum) then lies along the
  * lanes of a vector, and the weights come out as the second factor of the product with the values.
  */
-#include "kernels.h"
 #include "primitives.h"
 #include <stdlib.h>
 
@@ -18,9 +17,7 @@
 
 enum { BLOCK = 64, LANE_VECTORS = BLOCK / LANES };
 #define EACH_VECTOR _Pragma("GCC unroll 8") for (int v = 0; v < LANE_VECTORS; v++)
-static const float LOG2_E = 1.44269504f, UNSEEN = -1e30f;
-
-typedef uint16_t bf16;
+static const float LOG2_E = 1.44269504f, UNSEEN = -INFINITY, LOWEST = -1e30f /* of what is seen */;
 
 /* Where the parts of a head lie: position p at base + p * stride. */
 struct head { int64_t base, stride; };
@@ -161,7 +158,7 @@ static void forward_heads(struct attention *a, int row, int kv_head, bf16 *packe
             pack_rows(a->queries, head, b * BLOCK, a, rows);
             pack_turned(rows, dim, query);
             memset(columns, 0, (size_t)size * sizeof *columns);
-            for (int q = 0; q < BLOCK; q++) maximum[q] = UNSEEN, sum[q] = 0;
+            for (int q = 0; q < BLOCK; q++) maximum[q] = LOWEST, sum[q] = 0;
             for (int k = first_of(a, row, b * BLOCK) / BLOCK; k <= b; k++) {
                 multiply(scores, BLOCK, keys + k * size, dim, query, BLOCK, BLOCK, BLOCK, dim, false);
                 hide(a, row, k * BLOCK, b * BLOCK, scores);

@@ -6,6 +6,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+typedef uint16_t bf16; /* its bits */
+
 struct attention {
     int32_t rows, positions, heads, kv_heads; /* heads % kv_heads == 0 */
     int32_t head_dim;                         /* F, a multiple of 32 */
@@ -14,11 +16,11 @@ struct attention {
     atomic_int next;                          /* the (row, key/value head) that nobody does yet */
     atomic_int failed;                        /* 1: there was no memory */
     const int32_t *first;                     /* [rows][positions]: position p sees [first[p], p] */
-    const uint16_t *queries, *keys, *values;  /* [rows][positions][heads or kv_heads][F] */
-    uint16_t *mixed;                          /* [rows][positions][heads][F], what attention gives */
+    const bf16 *queries, *keys, *values;      /* [rows][positions][heads or kv_heads][F] */
+    bf16 *mixed;                              /* [rows][positions][heads][F], what attention gives */
     float *log_sum;                           /* [rows][heads][positions], of exp(score), base 2 */
-    const uint16_t *gradient;                 /* of `mixed`; this and what follows: backward only */
-    uint16_t *query_gradient, *key_gradient, *value_gradient;
+    const bf16 *gradient;                     /* of `mixed`; this and what follows: backward only */
+    bf16 *query_gradient, *key_gradient, *value_gradient;
 };
 
 /* out = left^T right, summed over the rows: the gradient of a matrix's weights. */
@@ -27,7 +29,7 @@ struct weight_gradient {
     int32_t left_piece, right_piece;           /* columns of a thread's part; both multiples of 32 */
     atomic_int next;                           /* the piece that nobody does yet */
     atomic_int failed;                         /* 1: there was no memory */
-    const uint16_t *left, *right;              /* [rows][left_columns], [rows][right_columns] */
+    const bf16 *left, *right;                 /* [rows][left_columns], [rows][right_columns] */
     float *out;                                /* [left_columns][right_columns] */
 };
 

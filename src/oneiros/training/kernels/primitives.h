@@ -4,6 +4,7 @@
  * second factor of a product ([rows / 2][columns][2]); and float32 by rows, which products give. */
 #ifndef PRIMITIVES_H
 #define PRIMITIVES_H
+#include "kernels.h"
 #include "simd.h"
 
 #ifdef ISA_AMX /* ------------------------------------------------------------------------------ */
@@ -28,12 +29,12 @@ INLINE void tiles_end(const struct tile_config *before) {
 }
 
 /* c[m][n] = (add ? c : 0) + a[m][k] b[k][n], with b in pairs; m, n and k are multiples of 32. */
-INLINE void multiply(float *c, int c_stride, const uint16_t *a, int a_stride, const uint16_t *b, int b_stride,
+INLINE void multiply(float *c, int c_stride, const bf16 *a, int a_stride, const bf16 *b, int b_stride,
                      int m, int n, int k, bool add) {
     for (int i = 0; i < m; i += 32)
         for (int j = 0; j < n; j += 32) {
             float *out = c + (int64_t)i * c_stride + j;
-            const uint16_t *left = a + (int64_t)i * a_stride, *right = b + 2 * j;
+            const bf16 *left = a + (int64_t)i * a_stride, *right = b + 2 * j;
             if (add) {
                 _tile_loadd(0, out, c_stride * 4);
                 _tile_loadd(1, out + 16, c_stride * 4);
@@ -94,7 +95,7 @@ INLINE void transpose(const void *from, int64_t from_stride, void *to, int64_t t
 }
 
 /* to[i] = even[i], odd[i], for 32 values of each. */
-INLINE void pair(const uint16_t *even, const uint16_t *odd, uint16_t *to) {
+INLINE void pair(const bf16 *even, const bf16 *odd, bf16 *to) {
     const __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);
     const __m512i low = _mm512_unpacklo_epi16(a, b), high = _mm512_unpackhi_epi16(a, b);
     const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), last = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
@@ -103,18 +104,18 @@ INLINE void pair(const uint16_t *even, const uint16_t *odd, uint16_t *to) {
 }
 
 /* The lower and the upper half of 16 words. */
-INLINE void halves(const uint16_t *pairs, uint16_t *low, uint16_t *high) {
+INLINE void halves(const bf16 *pairs, bf16 *low, bf16 *high) {
     const __m512i words = _mm512_loadu_si512(pairs);
     _mm256_storeu_si256((void *)low, _mm512_cvtepi32_epi16(words));
     _mm256_storeu_si256((void *)high, _mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
 }
 
-INLINE void store_bf16(uint16_t *p, vf a) { /* to nearest even */
+INLINE void store_bf16(bf16 *p, vf a) { /* to nearest even */
     _mm256_storeu_si256((void *)p, (__m256i)_mm512_cvtneps_pbh(a));
 }
 
 /* The same of two vectors, as even[i], odd[i]. */
-INLINE void store_paired(uint16_t *p, vf even, vf odd) {
+INLINE void store_paired(bf16 *p, vf even, vf odd) {
     const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
     const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
     _mm512_storeu_si512(p, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
@@ -126,21 +127,21 @@ struct tile_config { char nothing; };
 INLINE void tiles_begin(struct tile_config *before) { (void)before; }
 INLINE void tiles_end(const struct tile_config *before) { (void)before; }
 
-INLINE float widened(uint16_t bits) {
+INLINE float widened(bf16 bits) {
     const uint32_t word = (uint32_t)bits << 16;
     float value;
     memcpy(&value, &word, sizeof value);
     return value;
 }
 
-INLINE void multiply(float *c, int c_stride, const uint16_t *a, int a_stride, const uint16_t *b, int b_stride,
+INLINE void multiply(float *c, int c_stride, const bf16 *a, int a_stride, const bf16 *b, int b_stride,
                      int m, int n, int k, bool add) {
     for (int i = 0; i < m; i++) {
         float *out = c + (int64_t)i * c_stride;
         if (!add) memset(out, 0, (size_t)n * sizeof *out);
         for (int step = 0; step < k; step += 2) {
             const float even = widened(a[(int64_t)i * a_stride + step]), odd = widened(a[(int64_t)i * a_stride + step + 1]);
-            const uint16_t *right = b + (int64_t)step * b_stride;
+            const bf16 *right = b + (int64_t)step * b_stride;
             for (int j = 0; j < n; j++) out[j] += even * widened(right[2 * j]) + odd * widened(right[2 * j + 1]);
         }
     }
@@ -152,25 +153,25 @@ INLINE void transpose(const void *from, int64_t from_stride, void *to, int64_t t
             memcpy((uint32_t *)to + j * to_stride + i, (const uint32_t *)from + i * from_stride + j, sizeof(uint32_t));
 }
 
-INLINE void pair(const uint16_t *even, const uint16_t *odd, uint16_t *to) {
+INLINE void pair(const bf16 *even, const bf16 *odd, bf16 *to) {
     for (int i = 0; i < 32; i++) to[2 * i] = even[i], to[2 * i + 1] = odd[i];
 }
 
-INLINE void halves(const uint16_t *pairs, uint16_t *low, uint16_t *high) {
+INLINE void halves(const bf16 *pairs, bf16 *low, bf16 *high) {
     for (int i = 0; i < 16; i++) low[i] = pairs[2 * i], high[i] = pairs[2 * i + 1];
 }
 
-INLINE uint16_t narrowed(float value) {
+INLINE bf16 narrowed(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    return (bf16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-INLINE void store_bf16(uint16_t *p, vf a) {
+INLINE void store_bf16(bf16 *p, vf a) {
     for (int i = 0; i < LANES; i++) p[i] = narrowed(a[i]);
 }
 
-INLINE void store_paired(uint16_t *p, vf even, vf odd) {
+INLINE void store_paired(bf16 *p, vf even, vf odd) {
     for (int i = 0; i < LANES; i++) p[2 * i] = narrowed(even[i]), p[2 * i + 1] = narrowed(odd[i]);
 }
 #endif

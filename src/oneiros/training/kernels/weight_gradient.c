@@ -3,13 +3,10 @@
  *
  * Both factors lie the wrong way round for tiles. A block of each is rearranged in the cache, and
  * multiplied there: panels of 32 columns are transposed on the left and paired on the right. */
-#include "kernels.h"
 #include "primitives.h"
 #include <stdlib.h>
 
 enum { PANEL = 32, CHUNK = 256 /* rows at a time */ };
-
-typedef uint16_t bf16;
 
 static int smaller(int a, int b) { return a < b ? a : b; }
 
