@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from oneiros.training.network import Linear, Network, NetworkConfig
 
 PATHS = [path for path in tiles.PATHS if path == "portable" or tiles.has_tiles()]
 
-# B, T, H, K, F, and whether rows hold several documents
+# B, T, H, K, F, and how documents begin
 ATTENTION = {
     "one position": (1, 1, 2, 2, 32, False),
     "less than a block": (3, 40, 2, 2, 64, True),
@@ -23,20 +24,32 @@ ATTENTION = {
     "whole blocks": (2, 128, 3, 3, 64, False),
     "shared keys": (2, 200, 6, 2, 64, True),
     "large heads": (1, 130, 2, 1, 256, True),
+    "documents that end beside blocks": (1, 270, 2, 1, 32, (0, 65, 255)),
 }
 
 
 def attention_inputs(
-    rows: int, length: int, heads: int, kv_heads: int, head_dim: int, documents: bool
+    rows: int,
+    length: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    documents: bool | tuple[int, ...],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Queries, keys and values, and the first position that each one sees."""
+    """Queries, keys and values, and the first position that each one sees.
+
+    Documents begin at random (True), at the positions given, or with the row alone (False).
+    """
     random = torch.Generator().manual_seed(length)
     queries = torch.randn(rows, length, heads, head_dim, generator=random).bfloat16()
     keys = torch.randn(rows, length, kv_heads, head_dim, generator=random).bfloat16()
     values = torch.randn(rows, length, kv_heads, head_dim, generator=random).bfloat16()
     if not documents:
         return queries, keys, values, torch.zeros(1, length, dtype=torch.int32)
-    begins = torch.rand(rows, length, generator=random) < 0.04
+    if documents is True:
+        begins = torch.rand(rows, length, generator=random) < 0.04
+    else:
+        begins = torch.isin(torch.arange(length), torch.tensor(documents)).expand(rows, -1)
     places = torch.arange(length).expand(rows, -1)
     return queries, keys, values, (places * begins).cummax(1).values.to(torch.int32)
 
@@ -101,8 +114,10 @@ def test_a_number_that_is_none_is_not_lost(which, path):
     """The guard against divergence has to see it."""
     inputs = attention_inputs(1, 80, 1, 1, 32, False)
     inputs[which][0, 3, 0, 5] = math.nan
-    mixed, _ = tile_attention.forward(*inputs, path)
+    mixed, log_sum = tile_attention.forward(*inputs, path)
     assert mixed[0, 3].isnan().any()
+    gradients = tile_attention.backward(torch.ones_like(mixed), *inputs, mixed, log_sum, path)
+    assert gradients[0][0, 3].isnan().any()
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -220,8 +235,28 @@ def test_kernels_refuse_what_they_would_misread():
     ):
         with pytest.raises(ValueError, match="kernel"):
             tile_attention.forward(*wrong, "portable")
-    with pytest.raises(ValueError, match="multiples of 32"):
-        tile_products.weight_gradient(*torch.ones(2, 4, 40).bfloat16(), "portable")
+    for columns in (0, 40):
+        with pytest.raises(ValueError, match="multiples of 32"):
+            tile_products.weight_gradient(*torch.ones(2, 4, columns).bfloat16(), "portable")
+
+
+def test_a_gradient_of_the_gradient_is_refused(monkeypatch):
+    monkeypatch.setattr(tiles, "available", lambda: True)
+    x = torch.ones(2, 32, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = Linear(32, 32)(x.bfloat16())
+    (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        slope.sum().backward()
+
+
+def test_work_that_no_thread_had_memory_for_is_reported(monkeypatch):
+    """So that the micro-batch is halved."""
+    kernels = SimpleNamespace(oneiros_weight_gradient_portable=lambda work: None)
+    monkeypatch.setattr(tiles, "_kernels", lambda: kernels)
+    monkeypatch.setattr(tiles, "_openmp", lambda: None)
+    with pytest.raises(torch.OutOfMemoryError, match="weight_gradient"):
+        tile_products.weight_gradient(*torch.ones(2, 4, 32).bfloat16(), "portable")
 
 
 def test_kernels_that_are_not_built_are_named(monkeypatch):

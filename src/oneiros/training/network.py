@@ -150,7 +150,8 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) -> (..., out)."""
         learns = torch.is_grad_enabled() and self.weight.requires_grad
-        if self.in_tiles and learns and x.device.type == "cpu" and x.dtype is torch.bfloat16:
+        narrow = x.dtype is _product_dtype(x) is torch.bfloat16
+        if self.in_tiles and learns and narrow and x.device.type == "cpu":
             return tile_products.product(x, self.weight)
         return super().forward(x)
 

@@ -31,7 +31,6 @@ class _Attention(ctypes.Structure):
         ("first_stride", ctypes.c_int32),
         ("scale", ctypes.c_float),
         ("next", ctypes.c_int32),
-        ("failed", ctypes.c_int32),
         ("first", ctypes.c_void_p),
         ("queries", ctypes.c_void_p),
         ("keys", ctypes.c_void_p),
@@ -66,7 +65,7 @@ def forward(
         exp(score), float32 (B, H, T).
 
     Raises:
-        torch.OutOfMemoryError: there is no memory for a few blocks.
+        torch.OutOfMemoryError: there is no memory for a head's keys, values and gradients.
         ValueError: a tensor is of another type or shape, or has gaps.
     """
     batch, length, heads, _ = queries.shape
@@ -139,6 +138,7 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs, *output)
+    ctx.mark_non_differentiable(output[1])
 
 
 def _differentiate(context: Any, gradient: Tensor, _of_sums: Tensor) -> tuple[Tensor | None, ...]:
@@ -156,7 +156,7 @@ def _work(
     """What both passes read."""
     batch, length, heads, head_dim = queries.shape
     kv_heads = keys.shape[2]
-    if head_dim % 32 or head_dim > LARGEST_HEAD_DIM or heads % kv_heads:
+    if head_dim % 32 or head_dim > LARGEST_HEAD_DIM or kv_heads < 1 or heads % kv_heads:
         raise ValueError(f"No kernel for {heads} heads of {head_dim} that share {kv_heads} keys.")
     by_head, by_kv_head = (batch, length, heads, head_dim), (batch, length, kv_heads, head_dim)
     return _Attention(

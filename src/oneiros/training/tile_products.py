@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from oneiros.training import tiles
@@ -30,7 +31,6 @@ class _WeightGradient(ctypes.Structure):
         ("left_piece", ctypes.c_int32),
         ("right_piece", ctypes.c_int32),
         ("next", ctypes.c_int32),
-        ("failed", ctypes.c_int32),
         ("left", ctypes.c_void_p),
         ("right", ctypes.c_void_p),
         ("out", ctypes.c_void_p),
@@ -64,7 +64,7 @@ def weight_gradient(left: Tensor, right: Tensor, path: str) -> Tensor:
     """
     rows, down = left.shape
     across = right.shape[1]
-    if down % 32 or across % 32:
+    if down % 32 or across % 32 or down < 32 or across < 32:
         raise ValueError(f"No kernel for a matrix of {down} x {across}: not multiples of 32.")
     out = torch.empty(down, across)
     left_piece, right_piece = _pieces(down, across, torch.get_num_threads())
@@ -103,6 +103,7 @@ class _Product(torch.autograd.Function):
         return functional.linear(x, narrow)
 
     @staticmethod
+    @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (gradient,) = gradients
         x, narrow = context.saved_tensors
@@ -111,7 +112,8 @@ class _Product(torch.autograd.Function):
             of_x = gradient @ narrow
         if context.needs_input_grad[1]:
             of_weight = torch.ops.oneiros.weight_gradient(
-                gradient.flatten(0, -2).contiguous(), x.flatten(0, -2).contiguous()
+                gradient.reshape(-1, narrow.shape[0]).contiguous(),
+                x.reshape(-1, narrow.shape[1]).contiguous(),
             )
         return of_x, of_weight
 

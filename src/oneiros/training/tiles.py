@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -50,7 +52,7 @@ def run(name: str, path: str, work: ctypes.Structure) -> None:
     Args:
         name: of the function, without "oneiros_" and the path.
         path: one of PATHS that the machine has.
-        work: the structure that it takes, of kernels/kernels.h; its `next` and `failed` are 0.
+        work: the structure that it takes, of kernels/kernels.h; its `next` is 0.
 
     Raises:
         torch.OutOfMemoryError: there was no memory for what it computes with.
@@ -59,14 +61,14 @@ def run(name: str, path: str, work: ctypes.Structure) -> None:
     if path == "tiles" and not has_tiles():  # which also asks the system's leave to use them
         raise KernelError("This processor has no tiles of bfloat16 (AMX-BF16).")
     function = getattr(_kernels(), f"oneiros_{name}_{path}")
-    openmp = _openmp()
-    if openmp is None:
+    parallel = _openmp()
+    if parallel is None:
         function(ctypes.byref(work))
     else:
         # Threads of our own would share the cores with PyTorch's, which stay awake for a while.
-        openmp.GOMP_parallel(function, ctypes.byref(work), torch.get_num_threads(), 0)
-    if work.failed:
-        raise torch.OutOfMemoryError(f"There is no memory for the blocks of {name}.")
+        parallel(function, ctypes.byref(work), torch.get_num_threads(), 0)
+    if not work.next:  # no thread did anything
+        raise torch.OutOfMemoryError(f"There is no memory for {name}.")
 
 
 def address(tensor: Tensor, dtype: torch.dtype, *shape: int) -> int:
@@ -97,9 +99,14 @@ def _kernels() -> ctypes.CDLL:
 
 
 @functools.cache
-def _openmp() -> ctypes.CDLL | None:
-    """The OpenMP that PyTorch came with; None: it has another than GNU's."""
-    folder = Path(torch.__file__).parent
-    for found in (*folder.glob("lib/libgomp*.so*"), *folder.glob("../torch.libs/libgomp*.so*")):
-        return ctypes.CDLL(str(found))
-    return None
+def _openmp() -> Callable[..., None] | None:
+    """`GOMP_parallel` of the OpenMP that PyTorch runs on; None: that has no such function."""
+    try:
+        # A library's handle finds what it is linked with, too.
+        torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        function = torch_cpu.GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    function.restype = None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    return cast(Callable[..., None], function)

@@ -17,14 +17,14 @@
 
 enum { BLOCK = 64, LANE_VECTORS = BLOCK / LANES };
 #define EACH_VECTOR _Pragma("GCC unroll 8") for (int v = 0; v < LANE_VECTORS; v++)
-static const float LOG2_E = 1.44269504f, UNSEEN = -INFINITY, LOWEST = -1e30f /* of what is seen */;
+static const float LOG2_E = 1.44269504f, UNSEEN = -INFINITY, LOWEST = -3.4e38f /* of what is seen */;
 
 /* Where the parts of a head lie: position p at base + p * stride. */
 struct head { int64_t base, stride; };
 
 static struct head head_of(const struct attention *a, int row, int head, int heads) {
     const int64_t stride = (int64_t)heads * a->head_dim;
-    return (struct head){.base = row * a->positions * stride + (int64_t)head * a->head_dim, .stride = stride};
+    return (struct head){.base = (int64_t)row * a->positions * stride + (int64_t)head * a->head_dim, .stride = stride};
 }
 
 static int blocks_of(const struct attention *a) { return (a->positions + BLOCK - 1) / BLOCK; }
@@ -56,7 +56,7 @@ INLINE void pack_turned(const bf16 *rows, int head_dim, bf16 *to) {
 
 /* Transposed: [F][64]. */
 INLINE void pack_columns(const bf16 *rows, int head_dim, bf16 *to) {
-    bf16 turned[16 * 32];
+    _Alignas(64) bf16 turned[16 * 32];
     for (int i = 0; i < BLOCK; i += 16)
         for (int f = 0; f < head_dim; f += 32) {
             transpose(rows + i * head_dim + f, head_dim / 2, turned, 16);
@@ -68,7 +68,7 @@ INLINE void pack_columns(const bf16 *rows, int head_dim, bf16 *to) {
 /* [F][64] times one factor for each position, to rows of bfloat16. */
 INLINE void unpack_columns(const float *columns, const float *factor, struct head head, int begin,
                            const struct attention *a, bf16 *to) {
-    float part[16 * 16], rows[16 * 16];
+    _Alignas(64) float part[16 * 16], rows[16 * 16];
     for (int i = 0; i < BLOCK; i += 16)
         for (int f = 0; f < a->head_dim; f += 16) {
             for (int j = 0; j < 16; j++)
@@ -85,7 +85,8 @@ INLINE void unpack_columns(const float *columns, const float *factor, struct hea
 
 static int first_of(const struct attention *a, int row, int position) {
     if (position >= a->positions) position = a->positions - 1;
-    return a->first[(int64_t)row * a->first_stride + position];
+    const int first = a->first[(int64_t)row * a->first_stride + position];
+    return first < 0 ? 0 : first < position ? first : position;
 }
 
 /* Sets the scores [key][query] of two blocks to UNSEEN where the query does not see the key: queries
@@ -103,12 +104,10 @@ static void hide(const struct attention *a, int row, int key_begin, int query_be
 /* --- the work of a thread ------------------------------------------------------------------------ */
 
 /* Memory of `values` floats and `packed` blocks of bfloat16, or null. */
-static void *memory_for(struct attention *a, size_t values, size_t packed) {
+static void *memory_for(const struct attention *a, size_t values, size_t packed) {
     const size_t block = (size_t)BLOCK * (size_t)a->head_dim;
     const size_t bytes = values * sizeof(float) + packed * block * sizeof(bf16);
-    void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    if (!memory) atomic_store(&a->failed, 1);
-    return memory;
+    return aligned_alloc(64, (bytes + 63) / 64 * 64);
 }
 
 /* The weights of one block of keys, [key][query] as a second factor ([32][64][2]). Maximum, sum and

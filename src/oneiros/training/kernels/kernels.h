@@ -1,5 +1,6 @@
 /* What Python calls for training on a CPU. Each function is run by several threads at once, which
- * share what there is to do; they end when nothing is left. Values are bfloat16 where nothing else
+ * share what there is to do; they end when nothing is left. A thread that gets no memory takes no
+ * part: where `next` is still 0 after all, none did. Values are bfloat16 where nothing else
  * is said, and lie without gaps. */
 #ifndef KERNELS_H
 #define KERNELS_H
@@ -14,7 +15,6 @@ struct attention {
     int32_t first_stride;                     /* 0: all rows have the same `first`; else positions */
     float scale;                              /* of the scores */
     atomic_int next;                          /* the (row, key/value head) that nobody does yet */
-    atomic_int failed;                        /* 1: there was no memory */
     const int32_t *first;                     /* [rows][positions]: position p sees [first[p], p] */
     const bf16 *queries, *keys, *values;      /* [rows][positions][heads or kv_heads][F] */
     bf16 *mixed;                              /* [rows][positions][heads][F], what attention gives */
@@ -28,8 +28,7 @@ struct weight_gradient {
     int32_t rows, left_columns, right_columns; /* both multiples of 32 */
     int32_t left_piece, right_piece;           /* columns of a thread's part; both multiples of 32 */
     atomic_int next;                           /* the piece that nobody does yet */
-    atomic_int failed;                         /* 1: there was no memory */
-    const bf16 *left, *right;                 /* [rows][left_columns], [rows][right_columns] */
+    const bf16 *left, *right;                  /* [rows][left_columns], [rows][right_columns] */
     float *out;                                /* [left_columns][right_columns] */
 };
 

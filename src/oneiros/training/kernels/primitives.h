@@ -15,11 +15,15 @@ struct __attribute__((packed)) tile_config {
     uint8_t rows[16];
 };
 
+/* The compiler is not told that instructions on tiles read memory: what was stored has to be there. */
+#define ALL_STORED() __asm__ volatile("" ::: "memory")
+
 /* Eight tiles of 16 rows of 64 bytes; what was configured is kept, for whoever had it so. */
 INLINE void tiles_begin(struct tile_config *before) {
     struct tile_config config = {.palette = 1};
     for (int i = 0; i < 8; i++) config.row_bytes[i] = 64, config.rows[i] = 16;
     _tile_storeconfig(before);
+    ALL_STORED();
     _tile_loadconfig(&config);
 }
 
@@ -31,6 +35,7 @@ INLINE void tiles_end(const struct tile_config *before) {
 /* c[m][n] = (add ? c : 0) + a[m][k] b[k][n], with b in pairs; m, n and k are multiples of 32. */
 INLINE void multiply(float *c, int c_stride, const bf16 *a, int a_stride, const bf16 *b, int b_stride,
                      int m, int n, int k, bool add) {
+    ALL_STORED();
     for (int i = 0; i < m; i += 32)
         for (int j = 0; j < n; j += 32) {
             float *out = c + (int64_t)i * c_stride + j;

@@ -7,7 +7,8 @@
 int oneiros_has_tiles(void) {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && amx_usable(AMX_BF16);
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni") && amx_usable(AMX_BF16);
 }
 #else
 int oneiros_has_tiles(void) { return 0; }
