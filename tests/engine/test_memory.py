@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from oneiros.engine import machine, memory
@@ -51,6 +52,28 @@ def test_a_full_context_takes_the_predicted_memory(default_model_path: Path) -> 
         if abs(used / predicted.total - 1) <= 0.05:
             return
     pytest.fail(f"predicted {predicted.total:,} bytes, used {used:,}")
+
+
+def mapped_bytes(path: Path) -> int:
+    """How much of a file lies in this process's memory because it is mapped."""
+    held, counts = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split()[0]
+        if "-" in first and not first.endswith(":"):
+            counts = line.endswith(str(path))
+        elif counts and first == "Rss:":
+            held += int(line.split()[1]) * 1024
+    return held
+
+
+def test_a_loaded_engine_holds_nothing_of_the_file(default_model_path: Path) -> None:
+    parameters = open_parameters(default_model_path)
+    norm = parameters.tensors["output_norm.weight"]
+    before = norm.float32()
+    assert mapped_bytes(default_model_path) > 0
+    Engine(parameters, threads=1)
+    assert mapped_bytes(default_model_path) == 0
+    assert np.array_equal(norm.float32(), before)  # what is read comes back
 
 
 def test_too_little_memory_is_said_with_what_is_needed(

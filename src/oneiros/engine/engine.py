@@ -119,6 +119,7 @@ class Engine:
             both = f"{weights.sha256} with {adapter.sha256}"
             self.model_sha256 = hashlib.sha256(both.encode()).hexdigest()
         self._network = Network(parameters, weights, adapter)
+        parameters.release_pages()  # all is packed, or copied
         self._model = self._network.struct
         self.pool = PagePool(kernels().oneiros_page_bytes(self._model))
         handle = kernels().oneiros_engine_new(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from oneiros.errors import ModelFileError
 
 
@@ -26,3 +29,11 @@ def map_file(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def mapping_of(view: NDArray[np.uint8]) -> mmap.mmap | None:
+    """The mapped file that an array looks into; None: it does not."""
+    base: object = view
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return base if isinstance(base, mmap.mmap) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from oneiros.model.architecture import Architecture, RopeScaling
 from oneiros.model.gguf import read_gguf
 from oneiros.model.gguf_architecture import architecture_from_gguf
 from oneiros.model.huggingface import read_folder
+from oneiros.model.mapped_file import mapping_of
 from oneiros.model.tensor import Tensor
 
 __all__ = ["Architecture", "Parameters", "RopeScaling", "Tensor", "open_parameters"]
@@ -50,6 +52,17 @@ class Parameters:
             except OSError as error:
                 raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
         return digest.hexdigest()
+
+    def release_pages(self) -> None:
+        """Take the files' pages out of this process's memory; those that are read come back.
+
+        The system maps a large file in pieces of up to 2 MB, so that reading a few small tensors
+        may hold most of the file.
+        """
+        mappings = {id(m): m for t in self.tensors.values() if (m := mapping_of(t.data))}
+        for mapping in mappings.values():
+            if hasattr(mmap, "MADV_DONTNEED"):
+                mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def open_parameters(path: Path) -> Parameters:
