@@ -73,6 +73,17 @@ def small_corpus(folder: Path, documents: int = 300) -> Corpus:
     return open_shards(folder / "shards")
 
 
+# Settings of a network that is computed in tiles, where the processor has them.
+IN_TILES: dict[str, Any] = {
+    "width": 64,
+    "heads": 2,
+    "kv_heads": 1,
+    "head_dim": 32,
+    "ffn_width": 96,
+    "precision": "bfloat16",
+}
+
+
 def small_config(**chosen: Any) -> PretrainConfig:
     values = {
         "width": 32,

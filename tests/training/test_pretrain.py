@@ -8,6 +8,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from oneiros.training.shards import IGNORED, Batches, Corpus
 from oneiros.training.step import Learner, losses, train_step
 from tests.training.builders import (
     CPU,
+    IN_TILES,
     byte_tokenizer,
     losses_of,
     small_config,
@@ -97,10 +99,13 @@ def test_fifty_steps_equal_a_plain_loop(corpus: Corpus, tmp_path: Path) -> None:
 
 
 @pytest.mark.long  # half a minute of compiling
-def test_a_compiled_network_learns_the_same(corpus: Corpus, tmp_path: Path) -> None:
-    expected = losses_of(train(tmp_path / "plain", corpus, small_config())[1])
-    _, events = train(tmp_path / "compiled", corpus, small_config(compile=True))
-    assert losses_of(events) == pytest.approx(expected, abs=2e-4)
+@pytest.mark.parametrize("settings, error", [({}, 2e-4), (IN_TILES, 0.02)])
+def test_a_compiled_network_learns_the_same(
+    settings: dict[str, Any], error: float, corpus: Corpus, tmp_path: Path
+) -> None:
+    expected = losses_of(train(tmp_path / "plain", corpus, small_config(**settings))[1])
+    _, events = train(tmp_path / "compiled", corpus, small_config(compile=True, **settings))
+    assert losses_of(events) == pytest.approx(expected, abs=error)
 
 
 def test_accumulated_micro_batches_equal_the_big_batch(corpus: Corpus, tmp_path: Path) -> None:

@@ -28,7 +28,14 @@ from oneiros.training.pretrain import build_learner
 from oneiros.training.run_folder import RunFolder
 from oneiros.training.shards import Batches, Corpus
 from oneiros.training.step import Learner, train_step
-from tests.training.builders import CPU, losses_of, small_config, small_corpus, train
+from tests.training.builders import (
+    CPU,
+    IN_TILES,
+    losses_of,
+    small_config,
+    small_corpus,
+    train,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -91,11 +98,8 @@ def test_two_processes_equal_one_and_each_goes_on_with_the_others_run(
 def test_in_bfloat16_too_resuming_is_exact_and_two_processes_equal_one(
     folder: Path, corpus: Corpus
 ) -> None:
-    """With sizes that are computed in tiles, where the processor has them."""
-    sizes = {"width": 64, "heads": 2, "kv_heads": 1, "head_dim": 32, "ffn_width": 96}
-    settings = sizes | {"precision": "bfloat16"}
-    alone = losses_of(train(folder / "narrow", corpus, small_config(**settings))[1])
-    given = [f"{name}={value}" for name, value in settings.items()]
+    alone = losses_of(train(folder / "narrow", corpus, small_config(**IN_TILES))[1])
+    given = [f"{name}={value}" for name, value in IN_TILES.items()]
 
     run = folder / "narrow and killed"
     assert program(folder / "shards", run, "--kill-at", "6", *given) == -signal.SIGKILL
