@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,9 @@ import pytest
 import torch
 
 import oneiros
+from oneiros.cli import output
+from oneiros.cli.console import SafeConsole
+from oneiros.cli.train_base import _watching
 from oneiros.errors import TrainingError
 from oneiros.training.base_run import (
     BaseRequest,
@@ -86,7 +90,7 @@ def test_text_becomes_a_model_that_the_engine_runs(request_: BaseRequest) -> Non
 def test_the_run_folder_tells_the_run(request_: BaseRequest) -> None:
     _, events = watched(request_)
     run = RunFolder(request_.output)
-    config = run.read_config()
+    config = run.read_config("base")
     assert config["stage"] == "base"
     assert config["settings"]["width"] == 32
     assert config["asked"] == {"depth": 2} | SETTINGS
@@ -163,6 +167,27 @@ def test_long_runs_are_compiled_where_there_is_a_compiler(monkeypatch: pytest.Mo
     assert not pays_to_compile(replace(CPU, count=2), LONG_RUN)
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not pays_to_compile(CPU, LONG_RUN)
+
+
+def test_a_run_of_another_stage_is_left_alone(request_: BaseRequest) -> None:
+    request_.output.mkdir()
+    config = request_.output / "config.json"
+    config.write_text('{"stage": "chat"}')
+    with pytest.raises(TrainingError, match='no run of `train base`, but of "chat"'):
+        train_base(request_)
+    assert config.read_text() == '{"stage": "chat"}'
+
+
+def test_a_terminal_copes_with_text_whose_length_nobody_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console = SafeConsole(width=100)
+    console.file = io.StringIO()
+    console._force_terminal = True
+    monkeypatch.setattr(output, "stderr", lambda: console)
+    with _watching(quiet=True) as watcher:
+        watcher.tokenizing(1_500_000)
+    assert console.file.getvalue().startswith("\x1b[?25l")  # the cursor is hidden: there is a bar
 
 
 def test_a_folder_of_other_files_is_left_alone(request_: BaseRequest) -> None:

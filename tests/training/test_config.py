@@ -77,6 +77,10 @@ def test_settings_survive_being_written() -> None:
         ({"batch": 7, "processes": 2}, "A batch of 7 rows cannot be shared evenly by 2"),
         ({"precision": "int4"}, "choose float32 or bfloat16"),
         ({"widht": 3}, "no setting called widht"),
+        ({"tokens": -5}, "tokens is -5, and must be above 0"),
+        ({"tokens": 0}, "tokens is 0, and must be above 0"),
+        ({"tokens": float("inf")}, "tokens is inf"),
+        ({"tokens": float("nan")}, "tokens is nan"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(

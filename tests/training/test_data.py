@@ -322,6 +322,14 @@ def test_text_that_no_filter_leaves_is_said(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.md").is_file()
 
 
+def test_files_without_any_text_are_said(tmp_path: Path) -> None:
+    source = tmp_path / "empty.txt"
+    source.write_text("\n")
+    said = refusal(DataRequest(inputs=(source,), output=tmp_path / "out", settings=SMALL))
+    assert "1 hold none" in said
+    assert "--skip" not in said
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

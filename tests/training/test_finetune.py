@@ -96,6 +96,16 @@ def test_the_report_shows_answers_before_and_after(finished: ChatResult) -> None
     assert (finished.report.parent / "loss.png").exists()
 
 
+def test_a_report_says_when_nothing_was_set_aside(
+    chat: TinyChat, data: Path, tmp_path: Path
+) -> None:
+    wanted = request(chat, data, tmp_path / "run", steps=1)
+    result = train_chat(replace(wanted, validation=0.0))
+    report = result.report.read_text()
+    assert "that were learnt from (none was set aside)" in report
+    assert "not learnt from" not in report
+
+
 @pytest.mark.long  # half a minute of compiling
 def test_a_compiled_network_learns_the_same(
     chat: TinyChat, data: Path, finished: ChatResult, tmp_path: Path
@@ -202,6 +212,11 @@ SHAPE = NetworkConfig(
         ({"context": 4096}, "made for 128 tokens, not 4,096"),
         ({"precision": "int8"}, "precision is 'int8'"),
         ({"steps": 3, "warmup": 2, "decay": 2}, "do not fit into 3 steps"),
+        ({"epochs": 0}, "epochs is 0, and must be above 0"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"epochs": float("nan")}, "epochs is nan"),
+        ({"alpha": 4.0}, "--lora"),
+        ({"rank": 300}, "at most 256"),
     ],
 )
 def test_settings_out_of_range_are_refused(chosen: dict[str, object], message: str) -> None:

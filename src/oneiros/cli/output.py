@@ -143,6 +143,8 @@ def byte_progress(description: str) -> Iterator[Callable[[int, int, str], None]]
         task = bar.add_task(description, total=None, remark="")
 
         def advance(done: int, total: int, remark: str = "") -> None:
+            if done < bar.tasks[task].completed:  # another stage begins, and another time
+                bar.reset(task)
             bar.update(task, completed=done, total=total, remark=remark)
 
         yield advance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oneiros.cli import options, output
+from oneiros.cli import inputs, options, output
 from oneiros.cli.train_extra import train_extra
 from oneiros.errors import OneirosError
 
@@ -64,7 +65,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A tokenizer's folder, or a model whose tokenizer is used.",
+            help="A tokenizer's folder, or the path or name of a model whose tokenizer is used.",
             show_default=False,
         ),
     ] = None,
@@ -134,11 +135,14 @@ def command(
         for name in PretrainConfig.__dataclass_fields__
         if name != "depth" and call.params.get(name) is not None
     }
+    tokenizer_path = tokenizer
+    if tokenizer is not None and not tokenizer.exists():
+        tokenizer_path = inputs.model_path(str(tokenizer))
     request = BaseRequest(
         output=folder,
         depth=depth,
         data=tuple(data or ()),
-        tokenizer=tokenizer,
+        tokenizer=tokenizer_path,
         tokens=tokens,
         validation=validation,
         device=device,
@@ -146,6 +150,8 @@ def command(
     )
     with _watching(quiet=json) as watcher:
         result = train_base(request, watcher)
+    if int(os.environ.get("RANK", "0")):  # the first of torchrun's processes speaks for all
+        raise typer.Exit(0 if result.finished else _INTERRUPTED)
     if json:
         output.write_json(
             {
@@ -179,14 +185,14 @@ def command(
 @contextmanager
 def _watching(quiet: bool) -> Iterator[Watcher]:
     """A bar on standard error, and what happens on standard output."""
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from oneiros.training.base_run import Watcher
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        MofNCompleteColumn(),  # the total is not known while text is read
         TextColumn("{task.fields[remark]}", markup=False),
         TimeRemainingColumn(),
     )

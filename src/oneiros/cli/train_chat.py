@@ -175,7 +175,7 @@ def command(
 @contextmanager
 def _watching(quiet: bool) -> Iterator[ChatWatcher]:
     """A bar on standard error, and what happens on standard output."""
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from oneiros.training.chat_run import ChatWatcher
     from oneiros.training.events import Evaluated, Noted, Stepped
@@ -183,7 +183,7 @@ def _watching(quiet: bool) -> Iterator[ChatWatcher]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        MofNCompleteColumn(),
         TextColumn("{task.fields[remark]}", markup=False),
         TimeRemainingColumn(),
     )
@@ -203,6 +203,8 @@ def _watching(quiet: bool) -> Iterator[ChatWatcher]:
                 f"{data.train.targets:,} carry loss; {config.steps:,} steps of {config.batch:,} "
                 "rows"
             )
+            if not len(data.validation):
+                say("None is set aside: the report shows questions that were learnt from.")
 
         def happened(event: Event) -> None:
             match event:

@@ -120,7 +120,10 @@ def serve(connection: socket.socket) -> None:
     except (OneirosError, OSError) as error:
         send({"failed": str(error)})
         return
-    send({"ready": {"context": engine.context, "model_sha256": engine.model_sha256}})
+    try:
+        send({"ready": {"context": engine.context, "model_sha256": engine.model_sha256}})
+    except BrokenPipeError:  # who wanted the model is gone
+        return
     reader = threading.Thread(
         target=_obey, args=(commands, scheduler, send), name="oneiros-commands", daemon=True
     )

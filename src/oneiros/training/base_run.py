@@ -127,7 +127,7 @@ def _inputs(request: BaseRequest, run: RunFolder) -> tuple[Path, tuple[Path, ...
     """The tokenizer and the data: as asked for, else as the run has had them."""
     tokenizer, data = request.tokenizer, request.data
     if run.begun:
-        before = run.read_config()
+        before = run.read_config("base")
         try:
             tokenizer = tokenizer or Path(before["tokenizer"])
             data = data or (Path(before["data"]),)
@@ -201,7 +201,7 @@ def _new_settings(
 
 def _settings_so_far(request: BaseRequest, run: RunFolder) -> PretrainConfig:
     """The settings of a run that goes on; what is asked for now must not differ."""
-    before = run.read_config()
+    before = run.read_config("base")
     asked = before.get("asked")
     settings = before.get("settings")
     if not isinstance(asked, dict) or not isinstance(settings, dict):

@@ -40,7 +40,7 @@ def write_chat_report(
         table("", dict(facts) | _summary(config, steps, evaluations, samples)),
         *(f"![{title}]({name})" for name, title in diagrams.items()),
         "## Before and after",
-        "Questions that were not learnt from, answered with the same seed by the engine.",
+        f"Questions {_origin(evaluations)}, answered with the same seed by the engine.",
         *(_side_by_side(sample) for sample in samples),
         "## Settings",
         table("setting", {name: str(value) for name, value in config.to_dict().items()}),
@@ -48,6 +48,13 @@ def write_chat_report(
     if notes:
         parts += ["## Remarks", "\n".join(f"- step {note.step:,}: {note.text}" for note in notes)]
     run.report.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _origin(evaluations: Sequence[Evaluated]) -> str:
+    """Of the questions that are shown; what was set aside, if anything was, has been evaluated."""
+    if evaluations:
+        return "that were not learnt from"
+    return "that were learnt from (none was set aside)"
 
 
 def _summary(

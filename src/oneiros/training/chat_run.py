@@ -153,7 +153,7 @@ def train_chat(request: ChatRequest, watcher: ChatWatcher | None = None) -> Chat
     data = prepare(pairs, config.context, validation)
     if not run.begun:
         run.write_config(_description(request, config, data, model, files, tokenizer))
-    elif run.read_config().get("data_fingerprint") != data.fingerprint:
+    elif run.read_config("chat").get("data_fingerprint") != data.fingerprint:
         raise TrainingError(
             f"{run.path}: was begun with other conversations, or the files have changed since. "
             "Choose another --output."
@@ -228,7 +228,7 @@ def _inputs(request: ChatRequest, run: RunFolder) -> tuple[Path, list[Path], flo
     """Model, files and fraction set aside: as asked for, else as the run has had them."""
     model, data, validation = request.model, request.data, request.validation
     if run.begun:
-        before = run.read_config()
+        before = run.read_config("chat")
         try:
             model = model or Path(before["model"])
             data = data or tuple(map(Path, before["data"]))
@@ -262,7 +262,7 @@ def _new_settings(
 
 def _settings_so_far(request: ChatRequest, run: RunFolder) -> FinetuneConfig:
     """The settings of a run that goes on; what is asked for now must not differ."""
-    before = run.read_config()
+    before = run.read_config("chat")
     asked, settings = before.get("asked"), before.get("settings")
     if not isinstance(asked, dict) or not isinstance(settings, dict):
         raise TrainingError(f"{run.config}: is damaged.")

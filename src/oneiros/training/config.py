@@ -158,7 +158,9 @@ def pretrain_config(
     context = setting("context", min(2048, max(64, 1 << math.ceil(math.log2(max(1, width))))))
 
     shape = {name: values[name] for name in values}
-    trained = tokens or TOKENS_PER_PARAMETER * _parameters(shape)
+    if tokens is not None and not 0 < tokens < math.inf:
+        raise TrainingError(f"tokens is {tokens}, and must be above 0.")
+    trained = TOKENS_PER_PARAMETER * _parameters(shape) if tokens is None else tokens
     batch = setting("batch", _batch_rows(trained, context, processes))
     steps = setting("steps", max(1, round(trained / (batch * context))))
     setting("micro_batch", min(math.ceil(batch / processes), max(1, (1 << 15) // context)))

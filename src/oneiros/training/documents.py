@@ -108,13 +108,20 @@ def _read_texts(path: Path) -> Iterator[str]:
     for where, value in read_lines(path):
         text = value.get("text") if isinstance(value, dict) else None
         if not isinstance(text, str):
-            found = f"keys {', '.join(map(quoted, value))}" if isinstance(value, dict) else ""
             raise TrainingError(
-                f'{where}: is not an object with a string under "text"'
-                f"{f' ({found[:200]})' if found else ''}."
+                f'{where}: is not an object with a string under "text"{_found(value)}.'
             )
         if text:
             yield text
+
+
+def _found(value: object) -> str:
+    """What stands in a line instead of a text, where that helps."""
+    if not isinstance(value, dict):
+        return ""
+    if "text" in value:
+        return f" (it is of type {type(value['text']).__name__})"
+    return f" (keys {', '.join(map(quoted, value))[:200]})"
 
 
 def _decoded(data: bytes, where: str) -> str:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from oneiros.errors import TrainingError
+from oneiros.model.adapter import LARGEST_RANK
 from oneiros.model.tokenizer import Tokenizer
 from oneiros.training.bits_per_byte import Evaluation, token_lengths
 from oneiros.training.checkpoint import (
@@ -179,9 +180,16 @@ def finetune_config(
     if batch < 1:
         raise TrainingError(f"batch is {batch}, and must be above 0.")
     rows = len(pack(fitting, context))
-    steps = setting("steps", max(1, math.ceil((epochs or EPOCHS) * rows / batch)))
+    epochs = EPOCHS if epochs is None else epochs
+    if not 0 < epochs < math.inf:
+        raise TrainingError(f"epochs is {epochs}, and must be above 0.")
+    steps = setting("steps", max(1, math.ceil(epochs * rows / batch)))
     setting("micro_batch", min(batch, max(1, (1 << 12) // context)))
     rank = setting("rank", 0)
+    if rank > LARGEST_RANK:
+        raise TrainingError(f"rank is {rank}: the engine runs adapters of at most {LARGEST_RANK}.")
+    if "alpha" in values and not rank:
+        raise TrainingError("alpha weighs adapters: it needs a rank (--lora) too.")
     setting("alpha", 2.0 * rank if rank else 1.0)
     setting(
         "rate", (_LORA_RATE_TIMES_WIDTH if rank else _full_rate(batch * context)) / network.width

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from oneiros.errors import ModelFileError, TrainingError
+from oneiros.errors import ModelFileError, TrainingError, quoted
 from oneiros.model.json_text import read_object
 from oneiros.model.replacement import replacing_file
 from oneiros.training.events import Event, from_record, to_record
@@ -62,16 +62,22 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         _write(self.config, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
-    def read_config(self) -> dict[str, Any]:
-        """Read config.json.
+    def read_config(self, stage: str) -> dict[str, Any]:
+        """Read config.json of a run of this stage, "base" or "chat".
 
         Raises:
-            TrainingError: it is missing or malformed.
+            TrainingError: it is missing or malformed, or the run is of another stage.
         """
         try:
-            return read_object(self.config)
+            config = read_object(self.config)
         except ModelFileError as error:
             raise TrainingError(f"{self.path}: holds no run that could go on: {error}") from error
+        if config.get("stage") != stage:
+            raise TrainingError(
+                f"{self.path}: holds no run of `train {stage}`, but of "
+                f"{quoted(str(config.get('stage')))}. Choose another --output."
+            )
+        return config
 
     def events(self) -> Iterator[Event]:
         """All that happened, from metrics.jsonl; a last line that was cut off is left out.

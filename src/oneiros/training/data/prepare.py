@@ -28,7 +28,7 @@ from oneiros.training.data.contamination import benchmark_files
 from oneiros.training.data.duplicates import find_duplicates
 from oneiros.training.data.parts import PartFiles, filter_parts, json_line, read_tally
 from oneiros.training.data.report import REPORT, report_values, write_report
-from oneiros.training.data.settings import DataSettings, versions
+from oneiros.training.data.settings import READING, DataSettings, versions
 from oneiros.training.data.sources import InputFile, Reader, find_inputs, pinned
 from oneiros.training.data.tally import Tally
 from oneiros.training.documents import read_lines
@@ -273,9 +273,11 @@ def _repeat(tally: Tally, document: dict[str, Any], first: str) -> bytes:
 
 
 def _nothing_left(values: dict[str, Any], report: Path) -> str:
+    read = f"No text is left of {values['documents']['read']:,} documents"
     worst = max(values["filters"], key=lambda row: int(row["removed"]))
+    if worst["name"] == READING:
+        return f"{read}: {worst['removed']:,} hold none, see {report}."
     return (
-        f"No text is left of {values['documents']['read']:,} documents: the filter "
-        f"{worst['name']} removed {worst['removed']:,}, see {report}. A filter is left out with "
-        f"--skip {worst['name']}."
+        f"{read}: the filter {worst['name']} removed {worst['removed']:,}, see {report}. "
+        f"A filter is left out with --skip {worst['name']}."
     )
