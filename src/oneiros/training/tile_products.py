@@ -66,7 +66,7 @@ def weight_gradient(left: Tensor, right: Tensor, path: str) -> Tensor:
     across = right.shape[1]
     if down % 32 or across % 32 or down < 32 or across < 32:
         raise ValueError(f"No kernel for a matrix of {down} x {across}: not multiples of 32.")
-    out = torch.empty(down, across)
+    out = torch.empty(down, across, dtype=torch.float32)
     left_piece, right_piece = _pieces(down, across, torch.get_num_threads())
     work = _WeightGradient(
         rows=rows,
